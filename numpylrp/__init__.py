@@ -1,0 +1,16 @@
+"""numpylrp: Layer-wise Relevance Propagation in plain NumPy.
+
+>>> import numpylrp
+>>> network = numpylrp.load("weights/mnist_cnn.h5")  # doctest: +SKIP
+>>> print(numpylrp.explain(network, images))  # doctest: +SKIP
+"""
+
+from .composite import Composite
+from .convert.native import load, save
+from .errors import LRPError
+from .explain import Explanation, explain
+from .network import Network
+
+__version__ = "0.1.0"
+
+__all__ = ["Composite", "Explanation", "LRPError", "Network", "explain", "load", "save"]

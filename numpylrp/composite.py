@@ -1,0 +1,248 @@
+"""Which layer gets which rule, and the named presets of the literature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import Any
+
+from .errors import LRPError
+from .layers import KINDS, Layer
+from .network import Network, Node, table
+from .rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
+
+FAMILIES = ("dense", "conv", "pool", "norm", "activation", "shape", "merge")
+
+
+class Composite:
+    """An ordered mapping from layers to rules: of the entries that match a layer, the first counts.
+
+    Parameters
+    ----------
+    entries : iterable of (what, rule)
+        `what` is one of
+
+        - ``"first"`` or ``"last"``: the dense and convolutional layers that no other such layer
+          comes before, or after
+        - a family: "dense", "conv", "pool", "norm", "merge"
+        - a kind: ``"Conv2D"``, or the class
+        - the name of a layer, with wildcards as in ``"block1_*"``
+        - a position in the network, counted from 0 (or from the end, -1)
+        - a function of (network, node) that says yes or no
+    default : Rule
+        For layers that no entry matches.
+
+    Examples
+    --------
+    >>> from numpylrp.layers import Dense, ReLU
+    >>> net = Network(
+    ...     [("fc1", Dense([[1.0]])), ("relu", ReLU()), ("fc2", Dense([[1.0]]))], input_shape=(1,)
+    ... )
+    >>> print(Composite([("first", Flat()), ("fc*", ZPlus())]).table(net))
+    layer  kind   rule
+    fc1    Dense  Flat()
+    relu   ReLU   (unchanged)
+    fc2    Dense  ZPlus()
+    """
+
+    def __init__(self, entries: Iterable[tuple[Any, Rule]] = (), default: Rule | None = None) -> None:
+        self.entries = tuple(entries)
+        self.default = Epsilon() if default is None else default
+        for entry in self.entries:
+            if not (isinstance(entry, tuple) and len(entry) == 2):
+                raise LRPError(f"an entry is to be a pair (what, rule), not {entry!r}")
+        for rule in (*(rule for _, rule in self.entries), self.default):
+            if not isinstance(rule, Rule):
+                raise LRPError(f"a composite maps layers to rules, but {rule!r} is not a rule")
+
+    def rules(self, network: Network) -> dict[str, Rule]:
+        """The rule of every layer of the network that takes one, by the layer's name."""
+        tests = [(_test(what, network), rule) for what, rule in self.entries]
+        return {
+            node.name: next((rule for test, rule in tests if test(node)), self.default)
+            for node in network.nodes
+            if node.layer.takes_rule
+        }
+
+    def table(self, network: Network) -> str:
+        """What every layer would do with relevance, before anything is run."""
+        rules = self.rules(network)
+        rows = [("layer", "kind", "rule")]
+        for node in network.nodes:
+            what = rules.get(node.name) or f"({node.layer.way_back})"
+            rows.append((node.name, type(node.layer).__name__, str(what)))
+        return table(rows)
+
+
+def weighted(network: Network) -> list[Node]:
+    """The dense and convolutional layers, in order."""
+    return [node for node in network.nodes if node.layer.family in ("dense", "conv")]
+
+
+def _ends(network: Network, last: bool) -> set[str]:
+    """The weighted layers with no weighted layer before them (or, where `last`, behind them)."""
+    seen: set[str] = set()  # nodes that a weighted layer lies before (or behind)
+    ends = set()
+    for node in reversed(network.nodes) if last else network.nodes:
+        near = [n.name for n in network.readers(node.name)] if last else node.inputs
+        behind = any(name in seen for name in near)
+        is_weighted = node.layer.family in ("dense", "conv")
+        if is_weighted and not behind:
+            ends.add(node.name)
+        if is_weighted or behind:
+            seen.add(node.name)
+    return ends
+
+
+def _test(what: Any, network: Network) -> Callable[[Node], bool]:
+    if what in ("first", "last"):
+        ends = _ends(network, what == "last")
+        return lambda node: node.name in ends
+    if isinstance(what, str) and what in FAMILIES:
+        return lambda node: node.layer.family == what
+    if isinstance(what, str) and what in KINDS:
+        what = KINDS[what]
+    if isinstance(what, type) and issubclass(what, Layer):
+        return lambda node: type(node.layer) is what
+    if isinstance(what, str):
+        if not any(fnmatchcase(node.name, what) for node in network.nodes):
+            raise LRPError(f"the composite names {what!r}, but the network has no such layer, kind or family")
+        return lambda node: fnmatchcase(node.name, what)
+    if isinstance(what, int) and not isinstance(what, bool):
+        if not -len(network) <= what < len(network):
+            raise LRPError(f"the composite names layer {what}, but the network has {len(network)} layers")
+        return lambda node: node is network.nodes[what]
+    if callable(what):
+        return lambda node: bool(what(network, node))
+    raise LRPError(f"a composite can't match layers by {what!r}")
+
+
+def input_range(network: Network, low: Any = None, high: Any = None) -> tuple[Any, Any]:
+    """Bounds of the input: those given, else ``input_range`` of the metadata."""
+    known = network.metadata.get("input_range", (None, None))
+    low, high = (k if given is None else given for given, k in zip((low, high), known))
+    if low is None or high is None:
+        raise LRPError(
+            "the z^B rule needs the bounds of the input: give low and high (the model has no input_range)"
+        )
+    return low, high
+
+
+def _depth(fraction: float) -> Callable[[Network, Node], bool]:
+    """Match the convolutions in the lower part of the network."""
+
+    def test(network: Network, node: Node) -> bool:
+        convs = [n.name for n in network.nodes if n.layer.family == "conv"]
+        return node.name in convs[: round(fraction * len(convs) + 0.499)]
+
+    return test
+
+
+def epsilon(network: Network, epsilon: float = 1e-6) -> Composite:
+    """The epsilon rule everywhere (Bach et al. 2015)."""
+    return Composite(default=Epsilon(epsilon))
+
+
+def epsilon_plus(network: Network, epsilon: float = 1e-6) -> Composite:
+    """z+ for convolutions, epsilon for the rest (Kohlbrenner et al. 2020)."""
+    return Composite([("conv", ZPlus())], Epsilon(epsilon))
+
+
+def epsilon_plus_flat(network: Network, epsilon: float = 1e-6) -> Composite:
+    """`epsilon_plus` with flat for the first layer (Lapuschkin et al. 2019)."""
+    return Composite([("first", Flat()), ("conv", ZPlus())], Epsilon(epsilon))
+
+
+def epsilon_gamma_box(
+    network: Network, gamma: float = 0.25, epsilon: float = 1e-6, low: Any = None, high: Any = None
+) -> Composite:
+    """z^B for the first layer, gamma for convolutions, epsilon for the rest (Montavon et al. 2019)."""
+    box = ZBox(*input_range(network, low, high))
+    return Composite([("first", box), ("conv", Gamma(gamma))], Epsilon(epsilon))
+
+
+def epsilon_alpha2_beta1(network: Network, epsilon: float = 1e-6) -> Composite:
+    """Alpha 2, beta 1 for convolutions, epsilon for the rest (Lapuschkin et al. 2017)."""
+    return Composite([("conv", AlphaBeta(2.0, 1.0))], Epsilon(epsilon))
+
+
+def epsilon_alpha2_beta1_flat(network: Network, epsilon: float = 1e-6) -> Composite:
+    """`epsilon_alpha2_beta1` with flat for the first layer (Kohlbrenner et al. 2020)."""
+    return Composite([("first", Flat()), ("conv", AlphaBeta(2.0, 1.0))], Epsilon(epsilon))
+
+
+def excitation_backprop(network: Network) -> Composite:
+    """z+ without bias for dense and convolutional layers (Zhang et al. 2016)."""
+    plus = ZPlus(bias=False)
+    return Composite([("dense", plus), ("conv", plus), ("pool", plus)])
+
+
+def z_plus(network: Network) -> Composite:
+    """z+ for all layers."""
+    return Composite(default=ZPlus())
+
+
+def lrp_overview(
+    network: Network, gamma: float = 0.25, epsilon: float = 0.25, low: Any = None, high: Any = None
+) -> Composite:
+    """Rules by depth, as the LRP overview has them for VGG-16 (Montavon et al. 2019, fig. 10.6).
+
+    LRP-0 for dense layers, epsilon (relative to the root mean square of z) for the upper half of the
+    convolutions, gamma for the lower half, z^B at the pixels.
+    """
+    box = ZBox(*input_range(network, low, high))
+    return Composite(
+        [
+            ("first", box),
+            (_depth(0.5), Gamma(gamma, epsilon=1e-9)),
+            ("conv", Epsilon(epsilon, relative=True)),
+            ("dense", Epsilon(0.0)),
+            ("norm", Epsilon(1e-9)),
+        ],
+        Epsilon(1e-9),
+    )
+
+
+def deep_taylor(network: Network, low: Any = None, high: Any = None) -> Composite:
+    """z+ for hidden layers, z^B for the first, or w^2 where bounds are not known (Montavon et al. 2017)."""
+    known = "input_range" in network.metadata or not (low is None and high is None)
+    first: Rule = ZBox(*input_range(network, low, high)) if known else WSquare()
+    return Composite([("first", first)], ZPlus())
+
+
+PRESETS: dict[str, Callable[..., Composite]] = {
+    "epsilon": epsilon,
+    "epsilon-plus": epsilon_plus,
+    "epsilon-plus-flat": epsilon_plus_flat,
+    "epsilon-gamma-box": epsilon_gamma_box,
+    "epsilon-alpha2-beta1": epsilon_alpha2_beta1,
+    "epsilon-alpha2-beta1-flat": epsilon_alpha2_beta1_flat,
+    "excitation-backprop": excitation_backprop,
+    "z-plus": z_plus,
+    "lrp-overview": lrp_overview,
+    "deep-taylor": deep_taylor,
+}
+"""The presets by name: functions of a network, and of what the preset leaves open."""
+
+
+def composite(what: Any, network: Network, **options: Any) -> Composite:
+    """A composite from its name, from one rule for all layers, or from itself.
+
+    Parameters
+    ----------
+    what : str, Rule or Composite
+        A name in `PRESETS`.
+    network : Network
+    **options
+        What the preset takes: ``low``, ``high``, ``gamma``, ``epsilon``.
+    """
+    if isinstance(what, Composite):
+        return what
+    if isinstance(what, Rule):
+        return Composite(default=what)
+    if not isinstance(what, str) or what not in PRESETS:
+        raise LRPError(f"there is no composite {what!r}; there are {', '.join(PRESETS)}")
+    try:
+        return PRESETS[what](network, **options)
+    except TypeError:
+        raise LRPError(f"composite {what!r} does not take {', '.join(options)}") from None

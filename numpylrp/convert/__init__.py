@@ -1,0 +1,1 @@
+"""Models in HDF5 files: our own schema (`native`) and what others export."""

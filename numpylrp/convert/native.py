@@ -1,0 +1,207 @@
+"""Our own HDF5 schema: weights, graph and metadata of a network, for any program to read or write.
+
+Version 1::
+
+    /                    attributes
+      format             "numpylrp"
+      version            1
+      outputs            JSON list of layer names
+      metadata           JSON object: class_names, input_range, ...
+    /inputs/NAME         attribute shape: JSON list, sample shape; null for a free size
+    /layers/0000         one group a layer, in an order in which each comes after what it reads
+      name               attribute: its name
+      kind               attribute: a name in `numpylrp.layers.KINDS`
+      inputs             attribute: JSON list of the names it reads
+      options            attribute: JSON object: the parameters that are not arrays
+      PARAMETER          dataset: a parameter that is an array, float32 or float64
+      same_as            attribute, instead of options and datasets: "0003", the group of
+                         the layer whose parameters it shares
+
+Parameters have the names, layouts and meanings of the classes in `numpylrp.layers`; those left out
+have the defaults of the classes. Text is UTF-8.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ..errors import FileError, LRPError, UnsupportedError
+from ..files import opened, whole
+from ..layers import KINDS, Layer
+from ..network import Network
+
+FORMAT, VERSION = "numpylrp", 1
+
+
+def save(network: Network, path: str | os.PathLike) -> None:
+    """Write a network to an HDF5 file of our schema, whole or not at all.
+
+    The same network gives the same bytes. Arrays keep their dtype.
+
+    Parameters
+    ----------
+    network : Network
+    path : str or path
+
+    Examples
+    --------
+    >>> import tempfile, os
+    >>> from numpylrp.layers import Dense
+    >>> net = Network([("fc", Dense([[1.0, 2.0]]))], input_shape=(2,), metadata={"class_names": ["a"]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(net, os.path.join(folder, "net.h5"))
+    ...     load(os.path.join(folder, "net.h5")).forward([[1.0, 1.0]])
+    array([[3.]])
+    """
+    try:
+        metadata = json.dumps(network.metadata, allow_nan=False, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise LRPError(f"the metadata can't be written as JSON: {error}") from None
+    with whole(path) as beside, h5py.File(beside, "w") as file:
+        file.attrs.update(format=FORMAT, version=VERSION, outputs=json.dumps(network.outputs))
+        file.attrs["metadata"] = metadata
+        for name, shape in network.inputs.items():
+            file.create_group(f"inputs/{_safe(name)}").attrs["shape"] = json.dumps(shape)
+        written: dict[int, str] = {}
+        for n, node in enumerate(network.nodes):
+            key = f"{n:04d}"
+            group = file.create_group(f"layers/{key}")
+            kind = type(node.layer).__name__
+            group.attrs.update(name=node.name, kind=kind, inputs=json.dumps(node.inputs))
+            if id(node.layer) in written:
+                group.attrs["same_as"] = written[id(node.layer)]
+                continue
+            written[id(node.layer)] = key
+            arrays = node.layer.arrays()
+            group.attrs["options"] = json.dumps(_options(node.layer), default=_plain)
+            for name, array in arrays.items():
+                group.create_dataset(name, data=array)
+
+
+def _safe(name: str) -> str:
+    if not name or "/" in name or name == ".":
+        raise LRPError(f"an input can't be called {name!r} in a file")
+    return name
+
+
+def _plain(value: Any) -> Any:
+    """NumPy numbers and arrays as JSON has them."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"{value!r:.80} is neither a number, a text, a list nor a mapping")
+
+
+def _options(layer: Layer) -> dict[str, Any]:
+    fields = {f.name: getattr(layer, f.name) for f in dataclasses.fields(layer)}
+    return {name: value for name, value in fields.items() if not isinstance(value, np.ndarray)}
+
+
+def load(path: str | os.PathLike, dtype: Any = np.float64) -> Network:
+    """Read a network from an HDF5 file of our schema.
+
+    Parameters
+    ----------
+    path : str or path
+    dtype : dtype or None
+        float64 or float32: what the network is to compute in. None: as it is in the file.
+
+    Raises
+    ------
+    FileError
+        No such file, not HDF5, truncated, not of our schema, or of a version from the future.
+    UnsupportedError
+        A kind of layer that this version does not have.
+    LRPError
+        What the file says is not a valid network.
+    """
+    with opened(path) as file:
+        if _attribute(file, "format", path, "") != FORMAT:
+            raise FileError(f"{path} is an HDF5 file, but not a network of numpylrp's schema")
+        version = _attribute(file, "version", path)
+        if not isinstance(version, (int, np.integer)) or version > VERSION or version < 1:
+            raise FileError(f"{path} has schema version {version}; this numpylrp reads up to {VERSION}")
+        if "layers" not in file or "inputs" not in file:
+            raise FileError(f"{path}: the group 'layers' or 'inputs' is missing")
+        inputs = {name: tuple(_json(group, "shape", path)) for name, group in file["inputs"].items()}
+        layers: dict[str, Layer] = {}
+        entries = []
+        for key, group in file["layers"].items():
+            name, reads = _attribute(group, "name", path), _json(group, "inputs", path)
+            same = _attribute(group, "same_as", path, None)
+            if same is None:
+                layers[key] = _layer(group, name, path)
+            elif same in layers:
+                layers[key] = layers[same]
+            else:
+                raise FileError(
+                    f"{path}: layer {name!r} is the same as {same!r}, which does not come before it"
+                )
+            entries.append((name, layers[key], reads))
+        outputs = _json(file, "outputs", path)
+        metadata = _json(file, "metadata", path)
+    try:
+        network = Network(entries, inputs, outputs, metadata)
+    except LRPError as error:
+        raise type(error)(f"{path}: {error}") from None
+    return network if dtype is None else network.astype(dtype)
+
+
+def _layer(group: h5py.Group, name: str, path: Any) -> Layer:
+    kind = _attribute(group, "kind", path)
+    if kind not in KINDS:
+        raise UnsupportedError(
+            f"{path}: layer {name!r} is of the unknown kind {kind!r}; there are {', '.join(KINDS)}"
+        )
+    options = _json(group, "options", path)
+    arrays = {key: _array(data, name, path) for key, data in group.items()}
+    fields = {f.name: f for f in dataclasses.fields(KINDS[kind])}
+    for key in (*options, *arrays):
+        if key not in fields:
+            raise UnsupportedError(
+                f"{path}: layer {name!r} ({kind}) has the unknown parameter {key!r}; "
+                f"there are {', '.join(fields) or 'none'}"
+            )
+    needed = [f.name for f in fields.values() if f.default is dataclasses.MISSING]
+    missing = [key for key in needed if key not in options and key not in arrays]
+    if missing:
+        raise FileError(f"{path}: layer {name!r} ({kind}) lacks {', '.join(missing)}")
+    try:
+        return KINDS[kind](**{key: _tuples(value) for key, value in options.items()}, **arrays)
+    except LRPError as error:
+        raise type(error)(f"{path}: layer {name!r}: {error}") from None
+    except TypeError as error:
+        raise FileError(f"{path}: layer {name!r} ({kind}): {error}") from None
+
+
+def _array(data: Any, name: str, path: Any) -> np.ndarray:
+    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu" or data.external or data.is_virtual:
+        raise FileError(f"{path}: {data.name} of layer {name!r} is not an array of numbers in this file")
+    return data[()]
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+_NEEDED = object()
+
+
+def _attribute(group: h5py.Group, name: str, path: Any, default: Any = _NEEDED) -> Any:
+    if name not in group.attrs:
+        if default is _NEEDED:
+            raise FileError(f"{path}: attribute {name!r} of {group.name} is missing")
+        return default
+    return group.attrs[name]
+
+
+def _json(group: h5py.Group, name: str, path: Any) -> Any:
+    try:
+        return json.loads(_attribute(group, name, path))
+    except (TypeError, ValueError):
+        raise FileError(f"{path}: attribute {name!r} of {group.name} is not JSON") from None

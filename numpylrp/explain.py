@@ -1,0 +1,388 @@
+"""The walk forward and back; what comes of it is an Explanation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import seed as seeds
+from .composite import composite as find_composite
+from .composite import weighted
+from .errors import LRPError, NonFiniteError
+from .layers import Sigmoid, Softmax
+from .layers.base import ignore
+from .network import Network, table
+
+MEMORY = 2**28
+"""Bytes of activations that one batch of `explain` may take when it chooses its size."""
+
+
+@dataclass
+class Step:
+    """What one layer did with relevance.
+
+    Attributes
+    ----------
+    name, kind, rule : str
+        The layer, its kind, and its rule or what it does instead.
+    shape : tuple
+        Sample shape of the layer's output.
+    received, sent : (N,) array
+        Sums of the relevance of its output and of what it gave to its inputs.
+    arrays : dict
+        With ``trace``: x, y, R, R_x and what the rule calculated (z, s, c; with a mark behind where
+        a rule makes several shares, ``z+``, and a prime where a share has several products, ``c'``).
+    """
+
+    name: str
+    kind: str
+    rule: str
+    shape: tuple[int, ...]
+    received: np.ndarray
+    sent: np.ndarray
+    arrays: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.arrays:
+            known = ", ".join(self.arrays) or "nothing: explain it with trace=True"
+            raise LRPError(f"layer {self.name!r} has no {name!r} in its trace; it has {known}")
+        return self.arrays[name]
+
+
+@dataclass
+class Explanation:
+    """Relevance of the input, and where it came from.
+
+    Attributes
+    ----------
+    relevance : (N, *input) array, or dict of them by input name
+        With several classes, one more axis in front: (classes, N, *input).
+    output : (N, *output) array
+        What was explained: the logits.
+    target : (N,) int array
+        The class explained of each sample; (classes, N) with several classes.
+    seed : array
+        The relevance that the walk started from.
+    steps : dict of Step
+        One for each layer, by name, in the order of the forward pass.
+    """
+
+    relevance: Any
+    output: np.ndarray
+    target: np.ndarray
+    seed: np.ndarray
+    steps: dict[str, Step]
+    class_names: list[str] | None = None
+
+    @property
+    def prediction(self) -> np.ndarray:
+        """The class with the largest output, of each sample."""
+        return seeds.targets(None, self.output)
+
+    def __getitem__(self, name: str) -> Step:
+        if name not in self.steps:
+            raise LRPError(
+                f"there is no layer {name!r} in this explanation; there are {', '.join(self.steps)}"
+            )
+        return self.steps[name]
+
+    def label(self, target: int) -> str:
+        """The name of a class."""
+        return self.class_names[target] if self.class_names else str(target)
+
+    def table(self, sample: int | None = None) -> str:
+        """Each layer's relevance, from the output back, for one sample or as the mean of all.
+
+        "share lost" is what a layer did not send on of the relevance it received: absorbed by a
+        bias or by epsilon, or dropped; a negative share was created.
+        """
+
+        def of(values: np.ndarray) -> float:
+            return float(values.mean() if sample is None else values[..., sample].mean())
+
+        rows = [("layer", "kind", "rule", "output", f"{'relevance':>11}", "share lost")]
+        for step in reversed(self.steps.values()):
+            received, sent = of(step.received), of(step.sent)
+            lost = f"{(received - sent) / received:10.2%}" if received else f"{'-':>10}"
+            if abs(received - sent) <= 1e-9 * abs(received):
+                lost = f"{'0':>9} "
+            shape = " x ".join(map(str, step.shape))
+            rows.append((step.name, step.kind, step.rule, shape, f"{received:11.6g}", lost))
+        maps = self.relevance if isinstance(self.relevance, dict) else {"input": self.relevance}
+        skip = self.target.ndim
+        for name, R in maps.items():
+            total = of(R.reshape(*R.shape[:skip], -1).sum(-1))
+            rows.append((name, "", "", " x ".join(map(str, R.shape[skip:])), f"{total:11.6g}", ""))
+        return table(rows)
+
+    def __str__(self) -> str:
+        n = self.target.shape[-1]
+        labels = sorted({self.label(t) for t in self.target.ravel().tolist()})
+        what = f"class {', '.join(labels)}" if len(labels) < 6 else f"{len(labels)} classes"
+        head = f"{n} sample{'s' * (n > 1)}, {what}{'; mean over samples' * (n > 1)}"
+        return f"{head}\n{self.table()}"
+
+    __repr__ = __str__
+
+
+def explain(
+    network: Network,
+    x: Any,
+    target: Any = None,
+    *,
+    classes: Iterable[Any] | None = None,
+    composite: Any = "epsilon-plus",
+    seed: Any = "logit",
+    output: str | None = None,
+    trace: bool | Iterable[str] = False,
+    batch_size: int | None = None,
+) -> Explanation:
+    """Explain what `network` says of the samples `x`.
+
+    Parameters
+    ----------
+    network : Network
+    x : (N, *input_shape) array, or mapping of input name to array
+    target : None, int, str, or a sequence of N of them
+        The class to explain: by default the one with the largest output; an index or a label for
+        all samples, or one for each.
+    classes : sequence of int or str, optional
+        Several classes of every sample at once, from one forward pass, instead of `target`.
+    composite : str, Rule or Composite
+        Which layer gets which rule: a name in `numpylrp.composite.PRESETS`, one rule for all, or
+        your own.
+    seed : str, array, or function of (output, target)
+        The relevance to start from: "logit", "one-hot", "all", "softmax-gradient", "clrp1",
+        "clrp2", an array of the output's shape, or a function such as `numpylrp.seed.margin(3)`.
+        For "clrp1" and "clrp2" the relevance of the input is the positive part of the difference
+        (Gu et al. 2018).
+    output : str, optional
+        The output to explain, of a network with several; by default the first. A softmax or
+        sigmoid at the end is left out: the walk starts from the logits.
+    trace : bool or names of layers
+        Keep the arrays of every step of these layers, for all or those named.
+    batch_size : int, optional
+        Samples at a time; by default as many as `MEMORY` allows. No result depends on it.
+
+    Returns
+    -------
+    Explanation
+
+    Raises
+    ------
+    LRPError
+        Inputs, targets, seeds or rules that are not valid; NaN, with the layer it first appears in.
+
+    Examples
+    --------
+    >>> from numpylrp.layers import Dense, ReLU
+    >>> net = Network(
+    ...     [
+    ...         ("fc1", Dense([[1.0, 1.0], [1.0, -1.0]])),
+    ...         ("relu", ReLU()),
+    ...         ("fc2", Dense([[2.0, 0.0], [1.0, 1.0]], [1.0, 0.0])),
+    ...     ],
+    ...     input_shape=(2,),
+    ... )
+    >>> print(explain(net, [[1.0, 2.0]], composite="epsilon"))
+    1 sample, class 0
+    layer  kind   rule            output    relevance  share lost
+    fc2    Dense  Epsilon(1e-06)  2                 7      14.29%
+    relu   ReLU   (unchanged)     2                 6          0
+    fc1    Dense  Epsilon(1e-06)  2                 6       0.00%
+    input                         2                 6
+    """
+    chosen = find_composite(composite, network)
+    rules = chosen.rules(network)
+    top = network.outputs[0] if output is None else output
+    if top not in network.outputs:
+        raise LRPError(f"there is no output {top!r}; there are {', '.join(network.outputs)}")
+    if isinstance(network[top], (Softmax, Sigmoid)) and network.node(top).inputs[0] in network:
+        top = network.node(top).inputs[0]
+    batch = network.batch(x)
+    total = len(next(iter(batch.values())))
+    kept = _kept(trace, network)
+    size = _batch_size(network, batch, total, batch_size, bool(kept))
+    walk = _Walk(network, rules, top, seed, kept)
+    parts = []
+    for first in range(0, total, size):
+        rows = slice(first, first + size)
+        some = {name: value[rows] for name, value in batch.items()}
+        parts.append(walk(some, _rows(target, rows, total), classes, _seed_rows(seed, rows, total)))
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _kept(trace: Any, network: Network) -> set[str]:
+    if isinstance(trace, (bool, np.bool_)):
+        return {node.name for node in network.nodes} if trace else set()
+    names = {trace} if isinstance(trace, str) else set(trace)
+    for name in names:
+        network[name]
+    return names
+
+
+def _batch_size(network: Network, batch: Mapping, total: int, given: int | None, traced: bool) -> int:
+    if given is not None:
+        if not isinstance(given, (int, np.integer)) or given < 1:
+            raise LRPError(f"batch_size is to be an integer of at least 1, not {given!r}")
+        return int(given)
+    shapes = sample_shapes(network, {name: value.shape[1:] for name, value in batch.items()})
+    values = sum(math.prod(shape) for shape in shapes.values())
+    return total if traced else max(1, MEMORY // (values * network.dtype.itemsize))
+
+
+def sample_shapes(network: Network, given: Mapping[str, tuple]) -> dict[str, tuple]:
+    """The shape of every activation for samples of these shapes."""
+    shapes = dict(given)
+    for node in network.nodes:
+        shapes[node.name] = node.layer.output_shape(*(shapes[name] for name in node.inputs))
+    return shapes
+
+
+def _rows(target: Any, rows: slice, total: int) -> Any:
+    per_sample = isinstance(target, (list, tuple, np.ndarray)) and np.ndim(target)
+    return target[rows] if per_sample and len(target) == total else target
+
+
+def _seed_rows(seed: Any, rows: slice, total: int) -> Any:
+    per_sample = isinstance(seed, (list, np.ndarray)) and np.ndim(seed) and len(seed) == total
+    return np.asarray(seed)[rows] if per_sample else seed
+
+
+class _Walk:
+    """Forward and back through one network, with rules that are settled."""
+
+    def __init__(self, network: Network, rules: Mapping, top: str, seed: Any, kept: set[str]) -> None:
+        self.network, self.rules, self.top, self.seed, self.kept = network, rules, top, seed, kept
+
+    def __call__(self, batch: Mapping, target: Any, classes: Any, seed: Any) -> Explanation:
+        values = self.network.record(batch)
+        logits = values[self.top]
+        names = self.network.metadata.get("class_names")
+        if classes is None:
+            return self.one(values, seeds.targets(target, logits, names), seed)
+        several = [self.one(values, seeds.targets(c, logits, names), seed) for c in classes]
+        if not several:
+            raise LRPError("classes is empty")
+        return _joined(several, stack=True)
+
+    def one(self, values: Mapping[str, np.ndarray], target: np.ndarray, seed: Any) -> Explanation:
+        """The walk back for one target a sample."""
+        R = seeds.start(seed, values[self.top], target)
+        relevance, steps = self.back(values, R)
+        if self.seed == "clrp2" if isinstance(self.seed, str) else False:
+            dual, _ = self.dual(values, R)
+            relevance = {name: relevance[name] - dual[name] for name in relevance}
+        if isinstance(self.seed, str) and self.seed.startswith("clrp"):
+            relevance = {name: np.maximum(value, 0) for name, value in relevance.items()}
+        single = len(self.network.inputs) == 1
+        names = self.network.metadata.get("class_names")
+        return Explanation(
+            relevance[next(iter(relevance))] if single else relevance,
+            values[self.top],
+            target,
+            R,
+            steps,
+            names,
+        )
+
+    def dual(self, values: Mapping[str, np.ndarray], R: np.ndarray) -> tuple[dict, dict]:
+        """CLRP2's dual: the same relevance through the last weighted layer with its weights negated."""
+        last = weighted(self.network)[-1]
+        layer = dataclasses.replace(
+            last.layer,
+            weight=-last.layer.weight,
+            bias=None if last.layer.bias is None else -last.layer.bias,
+        )
+        if last.name != self.top:
+            raise LRPError(
+                f"clrp2 negates the weights of the output layer, but {self.top!r} is "
+                f"a {type(self.network[self.top]).__name__}"
+            )
+        network = self.network.replace(last.name, layer)
+        walk = _Walk(network, self.rules, self.top, "logit", set())
+        return walk.back({**values, self.top: -values[self.top]}, R)
+
+    def back(self, values: Mapping[str, np.ndarray], R: np.ndarray) -> tuple[dict, dict[str, Step]]:
+        """Relevance of the inputs, and the steps, for relevance R of the layer `top`."""
+        relevance = {self.top: R}
+        steps: dict[str, Step] = {}
+        for node in reversed(self.network.nodes):
+            if node.name not in relevance:
+                continue  # nothing that is explained depends on it
+            R, layer = relevance.pop(node.name), node.layer
+            x = tuple(values[name] for name in node.inputs)
+            x = x if layer.merges else x[0]
+            notes: dict[str, Any] = {}
+            keep = node.name in self.kept
+            rule = self.rules.get(node.name)
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                try:
+                    R_x = layer.relprop(R, x, values[node.name], rule, notes.update if keep else ignore)
+                except LRPError as error:
+                    raise type(error)(f"layer {node.name!r} ({type(layer).__name__}): {error}") from None
+            shares = R_x if layer.merges else (R_x,)
+            step = Step(
+                node.name,
+                type(layer).__name__,
+                f"({layer.way_back})" if rule is None else str(rule),
+                values[node.name].shape[1:],
+                _sums(R),
+                sum(_sums(share) for share in shares),
+            )
+            if not np.isfinite(step.sent).all() and not all(np.isfinite(s).all() for s in shares):
+                raise NonFiniteError(
+                    f"NaN or infinity first appears in the relevance that layer {node.name!r} "
+                    f"({type(layer).__name__}, {step.rule}) sends on: a denominator is too close to 0"
+                )
+            if keep:
+                step.arrays.update(x=x, y=values[node.name], R=R, R_x=R_x, **notes)
+            steps[node.name] = step
+            for name, share in zip(node.inputs, shares):
+                relevance[name] = relevance[name] + share if name in relevance else share
+        for name in self.network.inputs:
+            relevance.setdefault(name, np.zeros_like(values[name]))
+        return {name: relevance[name] for name in self.network.inputs}, dict(reversed(steps.items()))
+
+
+def _sums(R: np.ndarray) -> np.ndarray:
+    return R.reshape(len(R), -1).sum(1)
+
+
+def _joined(parts: list[Explanation], stack: bool = False) -> Explanation:
+    """Explanations of several batches as one, or of several classes on a new first axis."""
+    first = parts[0]
+    axis = 0 if stack or first.target.ndim == 1 else 1
+
+    def join(arrays: list[np.ndarray]) -> np.ndarray:
+        return np.stack(arrays) if stack else np.concatenate(arrays, axis)
+
+    def both(values: list) -> Any:
+        if isinstance(values[0], dict):
+            return {name: both([v[name] for v in values]) for name in values[0]}
+        if isinstance(values[0], tuple):
+            return tuple(both([v[k] for v in values]) for k in range(len(values[0])))
+        return join(values)
+
+    steps = {}
+    for name, step in first.steps.items():
+        same = [part.steps[name] for part in parts]
+        steps[name] = dataclasses.replace(
+            step,
+            received=join([s.received for s in same]),
+            sent=join([s.sent for s in same]),
+            arrays=both([s.arrays for s in same]) if step.arrays else {},
+        )
+    return Explanation(
+        both([part.relevance for part in parts]),
+        first.output if stack else np.concatenate([part.output for part in parts]),
+        join([part.target for part in parts]),
+        join([part.seed for part in parts]),
+        steps,
+        first.class_names,
+    )

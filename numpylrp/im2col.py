@@ -1,0 +1,309 @@
+"""Windows of images as matrices, and back.
+
+Pure functions on arrays; the only room that knows strides, padding and dilation. Images are
+channels first, ``(N, C, H, W)``. A window layer looks at ``kernel`` taps an output unit::
+
+    y[n, o, p, q] = sum_{c, i, j} w[o, c, i, j] * xpad[n, c, p*sh + i*dh, q*sw + j*dw]
+
+Copying the windows of some output units side by side (im2col) makes this sum a matrix product.
+That matrix is ``kh * kw`` times larger than the image, so it is never built whole: the output is
+computed in pieces whose matrix takes at most `PIECE_BYTES`, and memory does not grow with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from .errors import ShapeError
+
+PIECE_BYTES = 2**21
+"""Largest im2col matrix of one piece, in bytes: about what stays in a core's cache."""
+
+Size = tuple[int, int]
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where the windows of a two-dimensional layer lie.
+
+    Parameters
+    ----------
+    kernel, stride, dilation : (int, int)
+        Along height and width.
+    padding : ((top, bottom), (left, right)) or "same" or "same_lower"
+        Rows and columns added around the image. ``"same"`` makes the output
+        ``ceil(size / stride)`` and puts an odd row or column behind (TensorFlow, and PyTorch, which
+        allows it for stride 1 only); ``"same_lower"`` puts it before (ONNX).
+    ceil : bool
+        Round the output size up, with windows hanging over the end, as pooling in PyTorch and
+        ONNX can. A window that would start behind the padded image is left out.
+
+    Examples
+    --------
+    >>> Windows((3, 3), (2, 2), (1, 1), "same").output_size((28, 28))
+    (14, 14)
+    >>> Windows((3, 3), (2, 2), (1, 1), "same").pads((28, 28))
+    ((0, 1), (0, 1))
+    """
+
+    kernel: Size
+    stride: Size = (1, 1)
+    dilation: Size = (1, 1)
+    padding: Padding | str = ((0, 0), (0, 0))
+    ceil: bool = False
+
+    def _axis(self, size: int | None, axis: int) -> tuple[int | None, int, int]:
+        """Output size, padding before and padding behind (overhang included) of one axis."""
+        k, s, d = self.kernel[axis], self.stride[axis], self.dilation[axis]
+        span = d * (k - 1) + 1
+        if size is None:
+            return None, 0, 0
+        if isinstance(self.padding, str):
+            out = -(-size // s)
+            total = max((out - 1) * s + span - size, 0)
+            less = total // 2
+            return (out, less, total - less) if self.padding == "same" else (out, total - less, less)
+        before, behind = self.padding[axis]
+        room = size + before + behind - span
+        if room < 0:
+            raise ShapeError(
+                f"a window spanning {span} does not fit into {size} + {before} + {behind} "
+                f"({'height' if axis == 0 else 'width'} + padding)"
+            )
+        out = room // s + 1
+        if self.ceil and room % s and out * s < size + before:
+            return out + 1, before, behind + s - room % s
+        return out, before, behind
+
+    def output_size(self, size: tuple[int | None, int | None]) -> tuple[int | None, int | None]:
+        """Number of windows along height and width (None where the size is None)."""
+        return self._axis(size[0], 0)[0], self._axis(size[1], 1)[0]
+
+    def pads(self, size: Size) -> Padding:
+        """Padding for an image of this size, the overhang of ``ceil`` included."""
+        return self._axis(size[0], 0)[1:], self._axis(size[1], 1)[1:]
+
+
+def pad(x: np.ndarray, pads: Padding, value: float = 0.0) -> np.ndarray:
+    """`x` with rows and columns of `value` around its last two axes (`x` itself if none)."""
+    (top, bottom), (left, right) = pads
+    if not (top or bottom or left or right):
+        return x
+    *lead, height, width = x.shape
+    out = np.full((*lead, height + top + bottom, width + left + right), value, x.dtype)
+    out[..., top : top + height, left : left + width] = x
+    return out
+
+
+def crop(x: np.ndarray, pads: Padding) -> np.ndarray:
+    """The part of `x` that `pad` had surrounded (a view)."""
+    (top, bottom), (left, right) = pads
+    return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
+
+
+def taps(x: np.ndarray, g: Windows, out: Size) -> Iterator[tuple[int, int, np.ndarray]]:
+    """For each tap (i, j), in row-major order, the pixels of padded `x` that it meets (a view)."""
+    for i in range(g.kernel[0]):
+        for j in range(g.kernel[1]):
+            top, left = i * g.dilation[0], j * g.dilation[1]
+            rows = slice(top, top + (out[0] - 1) * g.stride[0] + 1, g.stride[0])
+            cols = slice(left, left + (out[1] - 1) * g.stride[1] + 1, g.stride[1])
+            yield i, j, x[..., rows, cols]
+
+
+def _windows(x: np.ndarray, g: Windows) -> np.ndarray:
+    """All windows of padded `x` as a view (N, C, kh, kw, Ho, Wo): nothing is copied."""
+    spans = tuple(d * (k - 1) + 1 for k, d in zip(g.kernel, g.dilation))
+    view = sliding_window_view(x, spans, axis=(-2, -1))
+    view = view[:, :, :: g.stride[0], :: g.stride[1], :: g.dilation[0], :: g.dilation[1]]
+    return view.transpose(0, 1, 4, 5, 2, 3)
+
+
+def _pieces(images: int, out: Size, column_bytes: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a batch's output into (images, rows) whose columns take `PIECE_BYTES` at most.
+
+    Large images are cut by rows; small ones are taken several at a time, up to 512 columns:
+    a matrix product with few columns leaves the processor idle.
+    """
+    rows = max(1, min(out[0], PIECE_BYTES // max(1, column_bytes * out[1])))
+    together = 1
+    if rows == out[0]:
+        pixels = out[0] * out[1]
+        together = max(1, min(512 // pixels, PIECE_BYTES // (column_bytes * pixels)))
+    for n in range(0, images, together):
+        for r in range(0, out[0], rows):
+            yield slice(n, min(n + together, images)), slice(r, min(r + rows, out[0]))
+
+
+def convolve(x: np.ndarray, weight: np.ndarray, g: Windows, groups: int = 1) -> np.ndarray:
+    """Cross-correlation, which deep learning calls convolution, with zero padding.
+
+    Parameters
+    ----------
+    x : (N, C, H, W) array
+    weight : (O, C / groups, kh, kw) array
+    g : Windows
+    groups : int
+        Input and output channels are cut into this many groups, each seeing only its own.
+
+    Returns
+    -------
+    (N, O, Ho, Wo) array
+
+    Examples
+    --------
+    >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
+    >>> convolve(x, np.ones((1, 1, 2, 2)), Windows((2, 2)))
+    array([[[[ 8., 12.],
+             [20., 24.]]]])
+    """
+    n, c, *size = x.shape
+    o, (ho, wo) = weight.shape[0], g.output_size(size)
+    dtype = np.result_type(x, weight)
+    if groups == c and groups > 1:
+        return _depthwise(x, weight, g, (ho, wo), dtype)
+    x = pad(x, g.pads(size))
+    y = np.empty((n, o, ho, wo), dtype)
+    w = weight.reshape(groups, o // groups, -1)
+    if g.kernel == (1, 1) and groups == 1:
+        x = x[:, :, :: g.stride[0], :: g.stride[1]]
+        np.matmul(w[0], x.reshape(n, c, ho * wo), out=y.reshape(n, o, ho * wo))
+        return y
+    view = _windows(x, g)
+    flat = y.reshape(n, groups, o // groups, ho * wo)
+    for images, rows in _pieces(n, (ho, wo), c * weight[0, 0].size * x.itemsize):
+        columns = view[images, :, :, :, rows].transpose(1, 2, 3, 0, 4, 5)
+        together, height = columns.shape[3:5]
+        columns = columns.reshape(groups, w.shape[2], together * height * wo)
+        if together == 1:
+            target = flat[images.start, :, :, rows.start * wo : rows.stop * wo]
+            np.matmul(w, columns, out=target)
+        else:  # all rows of several images: (groups, O, images, pixels) -> (images, groups, O, pixels)
+            product = np.matmul(w, columns).reshape(groups, -1, together, ho * wo)
+            flat[images] = product.transpose(2, 0, 1, 3)
+    return y
+
+
+def convolve_adjoint(
+    s: np.ndarray, weight: np.ndarray, g: Windows, size: Size, groups: int = 1
+) -> np.ndarray:
+    """The transposed map of `convolve`: from (N, O, Ho, Wo) back to (N, C, H, W).
+
+    ``sum(convolve(x, w) * s) == sum(x * convolve_adjoint(s, w))`` for every x and s.
+
+    Parameters
+    ----------
+    s : (N, O, Ho, Wo) array
+    weight : (O, C / groups, kh, kw) array
+        The weight of `convolve`, not transposed.
+    g : Windows
+    size : (H, W)
+        Size of the image to go back to: a stride hides it.
+    groups : int
+
+    Examples
+    --------
+    >>> convolve_adjoint(np.ones((1, 1, 2, 2)), np.ones((1, 1, 2, 2)), Windows((2, 2)), (3, 3))
+    array([[[[1., 2., 1.],
+             [2., 4., 2.],
+             [1., 2., 1.]]]])
+    """
+    n, o, ho, wo = s.shape
+    c = weight.shape[1] * groups
+    dtype = np.result_type(s, weight)
+    pads = g.pads(size)
+    if groups == c and groups > 1:
+        return _depthwise_adjoint(s, weight.reshape(c, -1, *g.kernel), g, size, dtype)
+    w = weight.reshape(groups, o // groups, -1).transpose(0, 2, 1)
+    if g.kernel == (1, 1) and groups == 1 and g.stride == (1, 1) and not np.any(pads):
+        return np.matmul(w[0], s.reshape(n, o, ho * wo)).reshape(n, c, *size)
+    gather = tuple(
+        (d * (k - 1) - before, d * (k - 1) - behind)
+        for k, d, (before, behind) in zip(g.kernel, g.dilation, pads)
+    )
+    if g.stride == (1, 1) and np.min(gather) >= 0 and weight.size < s.size:
+        # With stride 1 the way back is itself a convolution, with the kernel turned around:
+        # its windows are copied, not added up.
+        turned = weight.reshape(groups, o // groups, -1, *g.kernel).swapaxes(1, 2)[..., ::-1, ::-1]
+        turned = turned.reshape(c, o // groups, *g.kernel)
+        return convolve(s, turned, Windows(g.kernel, (1, 1), g.dilation, gather), groups)
+    back = np.zeros((n, c, *(m + sum(p) for m, p in zip(size, pads))), dtype)
+    flat = s.reshape(n, groups, o // groups, ho * wo)
+    for images, rows in _pieces(n, (ho, wo), c * weight[0, 0].size * s.itemsize):
+        part = flat[images, :, :, rows.start * wo : rows.stop * wo]
+        together, height = part.shape[0], rows.stop - rows.start
+        part = part[0] if together == 1 else part.transpose(1, 2, 0, 3).reshape(groups, o // groups, -1)
+        columns = np.matmul(w, part).reshape(c, *g.kernel, together, height, wo)
+        into = back[images, :, rows.start * g.stride[0] :].swapaxes(0, 1)
+        for i, j, pixels in taps(into, g, (height, wo)):
+            pixels += columns[:, i, j]
+    return crop(back, pads)
+
+
+def _depthwise(x, weight, g: Windows, out: Size, dtype) -> np.ndarray:
+    """`convolve` with one input channel a group: too thin for a matrix product."""
+    n, c, *size = x.shape
+    y = np.zeros((n, c, weight.shape[0] // c, *out), dtype)
+    w = weight.reshape(c, -1, *g.kernel)
+    for i, j, pixels in taps(pad(x, g.pads(size)), g, out):
+        y += pixels[:, :, None] * w[:, :, i, j, None, None]
+    return y.reshape(n, -1, *out)
+
+
+def _depthwise_adjoint(s, w, g: Windows, size: Size, dtype) -> np.ndarray:
+    """`convolve_adjoint` with one input channel a group, w (C, M, kh, kw)."""
+    n, _, *out = s.shape
+    pads = g.pads(size)
+    s = s.reshape(n, *w.shape[:2], *out)
+    back = np.zeros((n, w.shape[0], *(m + sum(p) for m, p in zip(size, pads))), dtype)
+    for i, j, pixels in taps(back, g, out):
+        pixels += np.einsum("ncmhw,cm->nchw", s, w[:, :, i, j])
+    return crop(back, pads)
+
+
+def window_sum(x: np.ndarray, g: Windows) -> np.ndarray:
+    """Sum of `x` over each window, (N, C, H, W) -> (N, C, Ho, Wo); padding counts as 0."""
+    size = x.shape[-2:]
+    out = g.output_size(size)
+    y = np.zeros((*x.shape[:-2], *out), x.dtype)
+    for _, _, pixels in taps(pad(x, g.pads(size)), g, out):
+        y += pixels
+    return y
+
+
+def window_sum_adjoint(s: np.ndarray, g: Windows, size: Size) -> np.ndarray:
+    """The transposed map of `window_sum`: every window hands its `s` to each of its pixels."""
+    pads = g.pads(size)
+    back = np.zeros((*s.shape[:-2], *(m + sum(p) for m, p in zip(size, pads))), s.dtype)
+    for _, _, pixels in taps(back, g, s.shape[-2:]):
+        pixels += s
+    return crop(back, pads)
+
+
+def window_max(x: np.ndarray, g: Windows) -> np.ndarray:
+    """Largest value of each window; padding never wins."""
+    size = x.shape[-2:]
+    out = g.output_size(size)
+    y = np.full((*x.shape[:-2], *out), -np.inf, x.dtype)
+    for _, _, pixels in taps(pad(x, g.pads(size), -np.inf), g, out):
+        np.maximum(y, pixels, out=y)
+    return y
+
+
+def window_max_adjoint(s: np.ndarray, x: np.ndarray, y: np.ndarray, g: Windows) -> np.ndarray:
+    """Hand each window's `s` to its largest pixel, of equals to the first in row-major order."""
+    size = x.shape[-2:]
+    pads = g.pads(size)
+    padded = pad(x, pads, -np.inf)
+    back = np.zeros(padded.shape, s.dtype)
+    left = np.array(s)
+    for (_, _, pixels), (_, _, into) in zip(taps(padded, g, y.shape[-2:]), taps(back, g, y.shape[-2:])):
+        winner = pixels == y
+        into += np.where(winner, left, 0)
+        left[winner] = 0
+    return crop(back, pads)

@@ -1,0 +1,44 @@
+"""The layers: small classes with parameters, ``forward`` and ``relprop``, one family a file."""
+
+from .activation import (
+    ELU,
+    GELU,
+    SELU,
+    Activation,
+    HardSigmoid,
+    HardSwish,
+    LeakyReLU,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from .base import Layer, Linear
+from .conv import Conv1D, Conv2D, Conv2DTranspose
+from .dense import Dense
+from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
+from .norm import Affine, BatchNorm
+from .pool import (
+    AveragePool1D,
+    AveragePool2D,
+    GlobalAveragePool,
+    GlobalMaxPool,
+    GlobalSumPool,
+    MaxPool1D,
+    MaxPool2D,
+    SumPool1D,
+    SumPool2D,
+)
+from .shape import Dropout, Flatten, Identity, Reshape, Slice, Transpose, UpSampling, ZeroPadding
+
+KINDS: dict[str, type[Layer]] = {
+    name: kind
+    for name, kind in globals().items()
+    if isinstance(kind, type) and issubclass(kind, Layer) and kind not in (Layer, Linear, Activation)
+}
+"""Every kind of layer by its name, as model files spell it."""
+
+__all__ = ["KINDS", "Activation", "Layer", "Linear", *KINDS]

@@ -1,0 +1,199 @@
+"""Activations: functions of single values. They pass relevance on unchanged.
+
+``relprop`` is the identity for all of them, softmax included: what a rule needs to know of an
+activation is already in the activations that the next layer saw (Bach et al. 2015, sec. 2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy import special
+
+from ..errors import LRPError, ShapeError
+from .base import Layer, parameter
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Activation(Layer):
+    """A function of single values; subclasses say which."""
+
+    family: ClassVar[str] = "activation"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ReLU(Activation):
+    """``max(0, x)``, and Keras' general form of it.
+
+    ``y = max_value`` where x >= max_value, ``x`` where threshold <= x < max_value, else
+    ``negative_slope * (x - threshold)``. ReLU6 is ``ReLU(max_value=6)``.
+
+    Examples
+    --------
+    >>> ReLU(max_value=6).forward(np.array([[-1.0, 2.0, 9.0]]))
+    array([[0., 2., 6.]])
+    """
+
+    max_value: float | None = None
+    negative_slope: float = 0.0
+    threshold: float = 0.0
+
+    def forward(self, x):
+        if self.negative_slope == 0 and self.threshold == 0:
+            y = np.maximum(x, 0)
+        else:
+            y = np.where(x >= self.threshold, x, self.negative_slope * (x - self.threshold))
+        return y if self.max_value is None else np.minimum(y, self.max_value)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LeakyReLU(Activation):
+    """``x`` where x >= 0, else ``negative_slope * x``."""
+
+    negative_slope: float = 0.01
+
+    def forward(self, x):
+        return np.where(x >= 0, x, self.negative_slope * x)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PReLU(Activation):
+    """``x`` where x >= 0, else ``slope * x`` with learned slopes.
+
+    Parameters
+    ----------
+    slope : array
+        A scalar, (C,) for one slope a channel, or any shape that broadcasts to a sample.
+    """
+
+    slope: np.ndarray
+
+    def __post_init__(self) -> None:
+        parameter(self, "slope", range(5))
+
+    def _slope(self, shape):
+        """The slopes with axes to broadcast against a sample of this shape."""
+        if self.slope.ndim == 1 and len(shape) > 1:
+            return self.slope.reshape(-1, *(1,) * (len(shape) - 1))
+        return self.slope
+
+    def output_shape(self, shape):
+        slope = self._slope(shape).shape
+        fits = len(slope) <= len(shape) and all(
+            a in (1, b) or b is None for a, b in zip(slope[::-1], shape[::-1])
+        )
+        if not fits:
+            raise ShapeError(f"slope {self.slope.shape} does not fit an input of shape {shape}")
+        return shape
+
+    def forward(self, x):
+        return np.where(x >= 0, x, self._slope(x.shape[1:]) * x)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ELU(Activation):
+    """``x`` where x > 0, else ``alpha * (exp(x) - 1)``."""
+
+    alpha: float = 1.0
+
+    def forward(self, x):
+        return np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SELU(Activation):
+    """Scaled ELU with the constants of Klambauer et al. 2017."""
+
+    def forward(self, x):
+        scale, alpha = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+        return scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GELU(Activation):
+    """``x * Phi(x)``, or its tanh approximation where `approximate`."""
+
+    approximate: bool = False
+
+    def forward(self, x):
+        if self.approximate:
+            return 0.5 * x * (1 + np.tanh(0.7978845608028654 * (x + 0.044715 * x**3)))
+        return x * special.ndtr(x)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SiLU(Activation):
+    """``x * sigmoid(x)``, also called swish."""
+
+    def forward(self, x):
+        return x * special.expit(x)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sigmoid(Activation):
+    """``1 / (1 + exp(-x))``."""
+
+    def forward(self, x):
+        return special.expit(x)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tanh(Activation):
+    """Hyperbolic tangent."""
+
+    def forward(self, x):
+        return np.tanh(x)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Softplus(Activation):
+    """``log(1 + exp(beta * x)) / beta``."""
+
+    beta: float = 1.0
+
+    def forward(self, x):
+        return np.logaddexp(0, self.beta * x).astype(x.dtype, copy=False) / self.beta
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HardSigmoid(Activation):
+    """``clip(slope * x + offset, 0, 1)``; 1/6 and 1/2 in PyTorch and Keras 3, 0.2 and 1/2 in Keras 2."""
+
+    slope: float = 1 / 6
+    offset: float = 0.5
+
+    def forward(self, x):
+        return np.clip(self.slope * x + self.offset, 0, 1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HardSwish(Activation):
+    """``x * clip(x / 6 + 1/2, 0, 1)``."""
+
+    def forward(self, x):
+        return x * np.clip(x / 6 + 0.5, 0, 1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Softmax(Activation):
+    """``exp(x_k) / sum_l exp(x_l)`` along an axis of the sample (0: the channels or classes).
+
+    At the end of a network it is kept for `forward` and left out by the seeds: an explanation
+    starts from the logit.
+    """
+
+    axis: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.axis, (int, np.integer)):
+            raise LRPError(f"Softmax: axis is to be an integer, not {self.axis!r}")
+
+    def output_shape(self, shape):
+        if not -len(shape) <= self.axis < len(shape):
+            raise ShapeError(f"axis {self.axis} is not an axis of a sample of shape {shape}")
+        return shape
+
+    def forward(self, x):
+        return special.softmax(x, axis=self.axis + 1 if self.axis >= 0 else self.axis)

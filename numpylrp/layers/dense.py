@@ -1,0 +1,56 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..errors import ShapeError
+from .base import Linear, Shape, parameter
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dense(Linear):
+    """``y_j = sum_i w_ji x_i + b_j`` on the last axis of any array.
+
+    Parameters
+    ----------
+    weight : (O, I) array
+    bias : (O,) array, optional
+
+    Examples
+    --------
+    >>> Dense([[1.0, -2.0], [0.5, 0.0]], [0.0, 1.0]).forward(np.array([[3.0, 1.0]]))
+    array([[1. , 2.5]])
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray | None = None
+
+    family: ClassVar[str] = "dense"
+
+    def __post_init__(self) -> None:
+        parameter(self, "weight", 2)
+        parameter(self, "bias", 1, optional=True)
+        if self.bias is not None and self.bias.shape[0] != self.weight.shape[0]:
+            raise ShapeError(
+                f"Dense: weight {self.weight.shape} has {self.weight.shape[0]} outputs, "
+                f"but bias has shape {self.bias.shape}"
+            )
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if not shape or shape[-1] != self.weight.shape[1]:
+            raise ShapeError(
+                f"weight {self.weight.shape} takes {self.weight.shape[1]} values on the last axis, "
+                f"but the input has shape {shape}"
+            )
+        return (*shape[:-1], self.weight.shape[0])
+
+    def linear(self, x, weight, bias):
+        y = np.matmul(x, weight.T)
+        return y if bias is None else np.add(y, bias, out=y)
+
+    def adjoint(self, s, weight, shape):
+        return np.matmul(s, weight)

@@ -1,0 +1,240 @@
+"""Pooling: average and sum (linear), maximum (the winner takes all), and their global forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .. import im2col
+from ..errors import ShapeError
+from .base import Layer, Linear, Shape, ignore, whole
+from .conv import lift, padding_option, spatial, windows
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Pool(Layer):
+    """What the window poolings share."""
+
+    kernel: Any
+    stride: Any = None
+    padding: Any = 0
+    ceil: bool = False
+
+    family: ClassVar[str] = "pool"
+    rank: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        whole(self, "kernel", self.rank)
+        if self.stride is None:
+            object.__setattr__(self, "stride", self.kernel)
+        whole(self, "stride", self.rank)
+        padding_option(self)
+        if not isinstance(self.padding, str):
+            for k, pads in zip(self.kernel, self.padding):
+                if max(pads) >= k:
+                    raise ShapeError(
+                        f"{type(self).__name__}: padding {pads} is to be smaller than the kernel ({k}): "
+                        "a window would see no pixel"
+                    )
+
+    @property
+    def windows(self) -> im2col.Windows:
+        return windows(self, self.kernel, self.ceil)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (shape[0], *self.windows.output_size(spatial(self, shape))[2 - self.rank :])
+
+    def _drop(self, y: np.ndarray) -> np.ndarray:
+        return y if self.rank == 2 else y[:, :, 0]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaxPool2D(_Pool):
+    """Maximum of each window. Relevance goes to the winner; of equals, the first in row-major order.
+
+    Parameters
+    ----------
+    kernel : int or (int, int)
+    stride : int or (int, int), optional
+        Default: the kernel.
+    padding : int, (int, int), ((top, bottom), (left, right)), "valid" or "same"
+        Padding never wins.
+    ceil : bool
+        Round the output size up; see `numpylrp.im2col.Windows`.
+
+    Examples
+    --------
+    >>> pool, x = MaxPool2D(2), np.array([[[[1.0, 5.0], [5.0, 2.0]]]])
+    >>> pool.relprop(np.array([[[[3.0]]]]), x, pool.forward(x))
+    array([[[[0., 3.],
+             [0., 0.]]]])
+    """
+
+    way_back: ClassVar[str] = "winner takes all"
+
+    def forward(self, x):
+        return self._drop(im2col.window_max(lift(x), self.windows))
+
+    def relprop(self, R, x, y, rule=None, note=ignore):
+        return self._drop(im2col.window_max_adjoint(lift(R), lift(x), lift(y), self.windows))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaxPool1D(MaxPool2D):
+    """`MaxPool2D` on samples (C, W)."""
+
+    rank: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SumPool2D(_Pool, Linear):
+    """Sum of each window: linear, with weight 1. Padding counts as 0.
+
+    Examples
+    --------
+    >>> SumPool2D(2).forward(np.array([[[[1.0, 5.0], [5.0, 2.0]]]]))
+    array([[[[13.]]]])
+    """
+
+    def _counts(self, size: tuple[int, int]) -> np.ndarray:
+        """What each window's sum is divided by, (Ho, Wo)."""
+        return np.ones(self.windows.output_size(size))
+
+    def parameters(self, shape):
+        # One weight for each window, the same for all its pixels.
+        return 1 / self._counts(spatial(self, shape)), None
+
+    def linear(self, x, weight, bias):
+        x = lift(x)
+        return self._drop(im2col.window_sum(x, self.windows) * weight.astype(x.dtype, copy=False))
+
+    def adjoint(self, s, weight, shape):
+        s = lift(s)
+        s = s * weight.astype(s.dtype, copy=False)
+        return self._drop(im2col.window_sum_adjoint(s, self.windows, spatial(self, shape)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SumPool1D(SumPool2D):
+    """`SumPool2D` on samples (C, W)."""
+
+    rank: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AveragePool2D(SumPool2D):
+    """Mean of each window.
+
+    Parameters
+    ----------
+    kernel, stride, padding, ceil
+        As in `MaxPool2D`.
+    count_padding : bool
+        Whether padded pixels count in the divisor (PyTorch's ``count_include_pad``, True by default
+        there), or only those of the image do (TensorFlow and Keras). Overhang of `ceil` never counts.
+
+    Examples
+    --------
+    >>> AveragePool2D(2, padding=((0, 0), (0, 1))).forward(np.array([[[[1.0, 5.0, 4.0], [5.0, 1.0, 2.0]]]]))
+    array([[[[3., 3.]]]])
+    """
+
+    count_padding: bool = False
+
+    def _counts(self, size):
+        g = self.windows
+        if self.count_padding and not isinstance(g.padding, str):
+            size = tuple(n + sum(p) for n, p in zip(size, g.padding))
+            g = im2col.Windows(g.kernel, g.stride, g.dilation, ((0, 0), (0, 0)), g.ceil)
+        elif self.count_padding:
+            return np.full(g.output_size(size), float(np.prod(g.kernel)))
+        return im2col.window_sum(np.ones(size), g)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AveragePool1D(AveragePool2D):
+    """`AveragePool2D` on samples (C, W)."""
+
+    rank: ClassVar[int] = 1
+
+
+def _reduced(layer: Any, shape: Shape) -> Shape:
+    if len(shape) < 2:
+        raise ShapeError(f"takes samples of shape (channels, *spatial), but the input has shape {shape}")
+    return (shape[0], *(1,) * (len(shape) - 1)) if layer.keepdims else shape[:1]
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    return x.reshape(*x.shape[:2], -1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GlobalMaxPool(Layer):
+    """Maximum over all positions of a channel; the first of the largest takes the relevance.
+
+    Parameters
+    ----------
+    keepdims : bool
+        Give (C, 1, 1) instead of (C,).
+
+    Examples
+    --------
+    >>> GlobalMaxPool().forward(np.array([[[[1.0, 5.0], [5.0, 2.0]]]]))
+    array([[5.]])
+    """
+
+    keepdims: bool = False
+
+    family: ClassVar[str] = "pool"
+    way_back: ClassVar[str] = "winner takes all"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return _reduced(self, shape)
+
+    def forward(self, x):
+        return _flat(x).max(-1).reshape(len(x), *_reduced(self, x.shape[1:]))
+
+    def relprop(self, R, x, y, rule=None, note=ignore):
+        back = np.zeros(_flat(x).shape, R.dtype)
+        winner = _flat(x).argmax(-1)[..., None]
+        np.put_along_axis(back, winner, R.reshape(winner.shape), -1)
+        return back.reshape(x.shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GlobalSumPool(Linear):
+    """Sum over all positions of a channel: linear, with weight 1. Options as `GlobalMaxPool`."""
+
+    keepdims: bool = False
+
+    family: ClassVar[str] = "pool"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return _reduced(self, shape)
+
+    def parameters(self, shape):
+        return np.ones(1), None
+
+    def linear(self, x, weight, bias):
+        y = _flat(x).sum(-1) * weight.astype(x.dtype, copy=False)
+        return y.reshape(len(x), *_reduced(self, x.shape[1:]))
+
+    def adjoint(self, s, weight, shape):
+        s = s.reshape(*s.shape[:2], *(1,) * (len(shape) - 1)) * weight.astype(s.dtype, copy=False)
+        return np.broadcast_to(s, (len(s), *shape))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GlobalAveragePool(GlobalSumPool):
+    """Mean over all positions of a channel: linear, with weight 1 / positions.
+
+    Examples
+    --------
+    >>> GlobalAveragePool().forward(np.array([[[[1.0, 5.0], [5.0, 1.0]]]]))
+    array([[3.]])
+    """
+
+    def parameters(self, shape):
+        return np.ones(1) / np.prod(shape[1:]), None

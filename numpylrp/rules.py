@@ -1,0 +1,495 @@
+"""The rules of the literature, each under its equation.
+
+A rule says how the relevance R_j of a linear layer's outputs is shared among its inputs. With
+``z_ij = x_i w_ij`` the contribution of input i to output j, all rules are forms of
+
+    R_i = sum_j  z_ij / z_j  R_j,        z_j = sum_i z_ij (+ b_j)
+
+that differ in which contributions count. The four steps of the code are those of the literature
+(Montavon et al. 2019, sec. 10.3.2):
+
+    z = linear(x, w, b)          1. forward: the share of every input in every output, summed
+    s = R / stabilize(z)         2. divide
+    c = adjoint(s, w)            3. send back
+    R_x = x * c                  4. weigh by the input
+
+A rule knows a layer by its primitives ``parameters``, ``linear`` and ``adjoint`` only, so each is
+written once for dense layers, convolutions, average pooling, batch normalization and sums. It
+says which `Share`s it makes; `Rule.propagate` is the four steps.
+
+x+ is max(x, 0) and x- is min(x, 0); bias goes to the denominator, where it absorbs its part.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from .errors import LRPError, ShapeError
+
+# ---------------------------------------------------------------- changed weights
+
+
+def same(w):
+    """W"""
+    return w
+
+
+def positive(w):
+    """w+"""
+    return np.maximum(w, 0)
+
+
+def negative(w):
+    """w-"""
+    return np.minimum(w, 0)
+
+
+def square(w):
+    """w^2"""
+    return np.square(w)
+
+
+def one(w):
+    """1"""
+    return np.ones_like(w)
+
+
+@dataclass(frozen=True)
+class Favour:
+    """w + gamma w+, or w + gamma w- where `sign` is -1."""
+
+    gamma: float
+    sign: int
+
+    def __call__(self, w):
+        part = positive(w) if self.sign > 0 else negative(w)
+        part *= self.gamma
+        part += w
+        return part
+
+
+_changed: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def changed(layer: Any, weight: np.ndarray, change: Callable) -> np.ndarray:
+    """``change(weight)``, computed once for a layer that lives on (its parameters are constant)."""
+    if change is same:
+        return weight
+    if weight is not getattr(layer, "weight", None):
+        return change(weight)
+    kept = _changed.setdefault(layer, {})
+    if change not in kept:
+        kept[change] = change(weight)
+    return kept[change]
+
+
+# ---------------------------------------------------------------- the four steps
+
+
+def stabilize(z: np.ndarray, epsilon: float) -> np.ndarray:
+    """``z + epsilon * sign(z)`` with sign(0) = +1.
+
+    Examples
+    --------
+    >>> stabilize(np.array([2.0, 0.0, -1.0]), 0.5)
+    array([ 2.5,  0.5, -1.5])
+    """
+    if not epsilon:
+        return z
+    epsilon = z.dtype.type(epsilon)
+    return z + np.where(z >= 0, epsilon, -epsilon)
+
+
+def divide(R: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """``R / z``, and 0 where z is 0: that relevance is dropped."""
+    if z.all():
+        return R / z
+    return np.divide(R, z, out=np.zeros(np.broadcast_shapes(R.shape, z.shape), R.dtype), where=z != 0)
+
+
+class Part(NamedTuple):
+    """One product of a share: inputs `x` times ``change(w)``, plus a part of the bias."""
+
+    x: np.ndarray
+    change: Callable = same
+    bias: np.ndarray | None = None
+
+
+class Share(NamedTuple):
+    """Relevance `R` shared out by the contributions of some parts over their sum."""
+
+    R: np.ndarray
+    parts: list[Part]
+    z: np.ndarray | None = None
+    """The sum of the parts where it is already known."""
+    mark: str = ""
+    """What the notes put behind z, s and c."""
+
+
+def split(x: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """x+ and x-, None for a part that is all zero (after a ReLU there is no x-)."""
+    if x.min() >= 0:
+        return x, None
+    return (positive(x), negative(x)) if x.max() > 0 else (None, x)
+
+
+def signed_parts(x, along: Callable, against: Callable, bias=None) -> list[Part]:
+    """The parts x+ along(w) and x- against(w) that are not all zero."""
+    up, down = split(x)
+    parts = [] if up is None else [Part(up, along)]
+    parts += [] if down is None else [Part(down, against)]
+    parts = parts or [Part(x, along)]
+    return [parts[0]._replace(bias=bias), *parts[1:]]
+
+
+class Rule:
+    """A rule of LRP for linear layers.
+
+    Subclasses say in `shares` what is shared among what; `propagate` does it.
+    """
+
+    epsilon: float = 0.0
+    shown: ClassVar[tuple[str, ...]] = ()
+    """The parameters that are always printed; others where they are not the default."""
+
+    def __repr__(self) -> str:
+        def text(value: Any) -> str:
+            if isinstance(value, np.ndarray) and value.ndim:
+                return f"<{'x'.join(map(str, value.shape))}>"
+            return f"{value:g}" if isinstance(value, (float, np.ndarray)) else f"{value}"
+
+        parts = [text(getattr(self, name)) for name in self.shown]
+        for f in fields(self):
+            if f.init and f.name not in self.shown and getattr(self, f.name) != f.default:
+                parts.append(f"{f.name}={text(getattr(self, f.name))}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def shares(self, layer: Any, R: np.ndarray, x: np.ndarray, y: np.ndarray) -> Iterator[Share]:
+        """The shares whose sum is the relevance of the input."""
+        raise NotImplementedError
+
+    def stabilized(self, z: np.ndarray) -> np.ndarray:
+        """The denominator for z."""
+        return stabilize(z, self.epsilon)
+
+    def propagate(
+        self, layer: Any, R: np.ndarray, x: np.ndarray, y: np.ndarray, note: Callable
+    ) -> np.ndarray:
+        """Relevance of the layer's input `x`, given relevance `R` of its output `y`.
+
+        Parameters
+        ----------
+        layer : linear layer
+        R, y : (N, *output) array
+        x : (N, *input) array
+        note : callable
+            Called with the arrays of the four steps by name: z, s, c.
+
+        Returns
+        -------
+        (N, *input) array
+        """
+        shape = x.shape[1:]
+        weight, _ = layer.parameters(shape)
+        R_x = None
+        for share in self.shares(layer, R, x, y):
+            weights = [changed(layer, weight, part.change) for part in share.parts]
+            z = share.z
+            if z is None:  # 1. forward
+                z = sum(layer.linear(part.x, w, part.bias) for part, w in zip(share.parts, weights))
+            s = divide(share.R, self.stabilized(z))  # 2. divide
+            for n, (part, w) in enumerate(zip(share.parts, weights)):
+                c = layer.adjoint(s, w, shape)  # 3. send back
+                note(**{f"c{share.mark}" + "'" * n: c})
+                share_x = part.x * c  # 4. weigh by the input
+                R_x = share_x if R_x is None else np.add(R_x, share_x, out=R_x)
+            note(**{f"z{share.mark}": z, f"s{share.mark}": s})
+        return R_x
+
+
+def _number(rule: Rule, name: str, least: float = 0.0) -> None:
+    value = getattr(rule, name)
+    if not (isinstance(value, (int, float, np.number)) and np.isfinite(value) and value >= least):
+        raise LRPError(
+            f"{type(rule).__name__}: {name} is to be a number of at least {least:g}, not {value!r}"
+        )
+
+
+# ---------------------------------------------------------------- the rules
+
+
+@dataclass(frozen=True, repr=False)
+class Epsilon(Rule):
+    """The epsilon rule (Bach et al. 2015, eq. 58); with epsilon 0 it is LRP-0 (eq. 56).
+
+    ``R_i = sum_j  x_i w_ij / (z_j + epsilon sign(z_j))  R_j``, ``z_j = sum_i x_i w_ij + b_j``.
+
+    Parameters
+    ----------
+    epsilon : float
+        In units of z, or, where `relative`, of the root mean square of z over a sample.
+    relative : bool
+        The form of the LRP overview for middle layers of VGG-16 (Montavon et al. 2019, sec. 10.3).
+
+    Examples
+    --------
+    >>> from numpylrp.layers import Dense
+    >>> dense, x = Dense([[1.0, 2.0]]), np.array([[3.0, 1.0]])
+    >>> dense.relprop(np.array([[10.0]]), x, dense.forward(x), Epsilon(0))
+    array([[6., 4.]])
+    """
+
+    epsilon: float = 1e-6
+    relative: bool = False
+    shown: ClassVar = ("epsilon",)
+
+    def __post_init__(self) -> None:
+        _number(self, "epsilon")
+
+    def stabilized(self, z):
+        if not self.relative:
+            return stabilize(z, self.epsilon)
+        size = np.sqrt(np.mean(np.square(z), axis=tuple(range(1, z.ndim)), keepdims=True))
+        return z + size * np.where(z >= 0, z.dtype.type(self.epsilon), -z.dtype.type(self.epsilon))
+
+    def shares(self, layer, R, x, y):
+        yield Share(R, [Part(x)], z=y)
+
+
+def LRP0() -> Epsilon:
+    """LRP-0, the basic rule (Bach et al. 2015, eq. 56): `Epsilon` with epsilon 0."""
+    return Epsilon(0.0)
+
+
+@dataclass(frozen=True, repr=False)
+class Gamma(Rule):
+    """The gamma rule (Montavon et al. 2019, sec. 10.2.3), for inputs of any sign.
+
+    ``R_i = sum_j (x_i w_ij + gamma (x_i w_ij)+) / (sum_i ... + b_j + gamma b_j+) R_j`` where
+    z_j >= 0, and with ( )- instead of ( )+ where z_j < 0 (the generalised form, Andeol et al. 2021),
+    so that denominators are never smaller than z_j. Where x >= 0 and z >= 0, as between ReLUs, that
+    is the rule on weights ``w + gamma w+``.
+
+    Parameters
+    ----------
+    gamma : float
+    epsilon : float
+        Stabilizer of the denominators.
+
+    Examples
+    --------
+    >>> from numpylrp.layers import Dense
+    >>> dense, x = Dense([[1.0, -1.0]]), np.array([[3.0, 1.0]])
+    >>> dense.relprop(np.array([[5.0]]), x, dense.forward(x), Gamma(1.0))
+    array([[ 6., -1.]])
+    """
+
+    gamma: float = 0.25
+    epsilon: float = 0.0
+    shown: ClassVar = ("gamma",)
+
+    def __post_init__(self) -> None:
+        _number(self, "gamma")
+        _number(self, "epsilon")
+
+    def shares(self, layer, R, x, y):
+        _, bias = layer.parameters(x.shape[1:])
+        for sign, side, mark in ((1, y >= 0, "+"), (-1, y < 0, "-")):
+            part_R = R * side
+            if sign < 0 and not part_R.any():
+                continue  # behind a ReLU, units with z < 0 have no relevance
+            along, against = Favour(self.gamma, sign), Favour(self.gamma, -sign)
+            part_bias = None if bias is None else along(bias)
+            yield Share(part_R, signed_parts(x, along, against, part_bias), mark=mark)
+
+
+@dataclass(frozen=True, repr=False)
+class AlphaBeta(Rule):
+    """The alpha-beta rule (Bach et al. 2015, eq. 60).
+
+    ``R_i = sum_j (alpha z_ij+ / z_j+  -  beta z_ij- / z_j-) R_j`` with ``z_j+ = sum_i (x_i w_ij)+ + b_j+``
+    and ``z_j- = sum_i (x_i w_ij)- + b_j-``. Contributions are split by sign, not weights, so inputs
+    may have any sign.
+
+    Parameters
+    ----------
+    alpha, beta : float
+        alpha - beta = 1 keeps the sum where both signs occur. Where an output has no negative
+        contribution, it still gets alpha times its relevance: the sum grows.
+    epsilon : float
+        Stabilizer of both denominators.
+    bias : bool
+        False: the bias takes no part.
+
+    Examples
+    --------
+    >>> from numpylrp.layers import Dense
+    >>> dense, x = Dense([[1.0, 1.0, -1.0]]), np.array([[3.0, 1.0, 2.0]])
+    >>> dense.relprop(np.array([[2.0]]), x, dense.forward(x), AlphaBeta(2.0, 1.0))
+    array([[ 3.,  1., -2.]])
+    """
+
+    alpha: float = 2.0
+    beta: float = 1.0
+    epsilon: float = 0.0
+    bias: bool = True
+    shown: ClassVar = ("alpha", "beta")
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta", "epsilon"):
+            _number(self, name)
+        if not np.isclose(self.alpha - self.beta, 1, rtol=0, atol=1e-9):
+            raise LRPError(f"AlphaBeta: alpha - beta is to be 1, not {self.alpha} - {self.beta}")
+
+    def shares(self, layer, R, x, y):
+        _, bias = layer.parameters(x.shape[1:])
+        bias = bias if self.bias else None
+        for factor, along, against, mark in (
+            (self.alpha, positive, negative, "+"),
+            (-self.beta, negative, positive, "-"),
+        ):
+            if factor:
+                part_bias = None if bias is None else along(bias)
+                yield Share(factor * R, signed_parts(x, along, against, part_bias), mark=mark)
+
+
+@dataclass(frozen=True, repr=False)
+class ZPlus(AlphaBeta):
+    """The z+ rule (Montavon et al. 2017, deep Taylor, eq. 14): alpha-beta with alpha 1 and beta 0.
+
+    ``R_i = sum_j  z_ij+ / z_j+  R_j``. Without bias it is excitation backprop (Zhang et al. 2016).
+
+    Examples
+    --------
+    >>> from numpylrp.layers import Dense
+    >>> dense, x = Dense([[1.0, 1.0, -1.0]]), np.array([[3.0, 1.0, 2.0]])
+    >>> dense.relprop(np.array([[2.0]]), x, dense.forward(x), ZPlus())
+    array([[1.5, 0.5, 0. ]])
+    """
+
+    alpha: float = field(default=1.0, init=False)
+    beta: float = field(default=0.0, init=False)
+    shown: ClassVar = ()
+
+
+@dataclass(frozen=True, repr=False)
+class WSquare(Rule):
+    """The w^2 rule (Montavon et al. 2017, eq. 12): ``R_i = sum_j  w_ij^2 / sum_i w_ij^2  R_j``.
+
+    The input plays no part, nor does the bias. For layers whose input has any real value.
+
+    Examples
+    --------
+    >>> from numpylrp.layers import Dense
+    >>> dense, x = Dense([[1.0, -2.0]]), np.array([[0.0, 7.0]])
+    >>> dense.relprop(np.array([[5.0]]), x, dense.forward(x), WSquare())
+    array([[1., 4.]])
+    """
+
+    epsilon: float = 0.0
+    change: ClassVar[Callable] = staticmethod(square)
+
+    def __post_init__(self) -> None:
+        _number(self, "epsilon")
+
+    def shares(self, layer, R, x, y):
+        # The denominators are the same for all samples: one of them is enough.
+        yield Share(R, [Part(np.ones_like(x[:1]), self.change)])
+
+
+@dataclass(frozen=True, repr=False)
+class Flat(WSquare):
+    """The flat rule (Lapuschkin et al. 2019): an output's relevance in equal shares to all its inputs.
+
+    ``R_i = sum_j  1 / (number of inputs of j)  R_j``; padding is no input.
+    """
+
+    change: ClassVar[Callable] = staticmethod(one)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ZBox(Rule):
+    """The z^B rule (Montavon et al. 2017, eq. 15), for inputs between known bounds, such as pixels.
+
+    ``R_i = sum_j (x_i w_ij - l_i w_ij+ - h_i w_ij-) / (sum_i ...) R_j``. The bias takes no part.
+
+    Parameters
+    ----------
+    low, high : float or array
+        Bounds of the input: a scalar, one value a channel, or an array of a sample's shape.
+    epsilon : float
+        Stabilizer of the denominators.
+
+    Examples
+    --------
+    >>> from numpylrp.layers import Dense
+    >>> dense, x = Dense([[1.0, -1.0]]), np.array([[0.5, 0.5]])
+    >>> dense.relprop(np.array([[1.0]]), x, dense.forward(x), ZBox(0.0, 1.0))
+    array([[0.5, 0.5]])
+    """
+
+    low: Any
+    high: Any
+    epsilon: float = 0.0
+    shown: ClassVar = ("low", "high")
+
+    def __post_init__(self) -> None:
+        _number(self, "epsilon")
+        for name in ("low", "high"):
+            value = np.asarray(getattr(self, name), dtype=float)
+            if not np.isfinite(value).all():
+                raise LRPError(f"ZBox: {name} has a value that is NaN or infinite")
+            object.__setattr__(self, name, tuple(value.ravel()) if value.ndim == 1 else value)
+        if not np.all(np.subtract(self.high, self.low) >= 0):
+            raise LRPError("ZBox: low is above high")
+
+    def __hash__(self) -> int:
+        return hash(
+            (type(self), np.asarray(self.low).tobytes(), np.asarray(self.high).tobytes(), self.epsilon)
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ZBox) and hash(self) == hash(other)
+
+    def _bound(self, value: Any, x: np.ndarray) -> np.ndarray:
+        """The bound as one sample of x's shape."""
+        value = np.asarray(value, dtype=x.dtype)
+        if value.ndim == 1 and x.ndim > 2:
+            value = value.reshape(-1, *(1,) * (x.ndim - 2))
+        try:
+            return np.broadcast_to(value, x.shape[1:])[None]
+        except ValueError:
+            raise ShapeError(
+                f"ZBox: a bound of shape {value.shape} does not fit samples of shape {x.shape[1:]}: "
+                "give a scalar, one value a channel, or an array of that shape"
+            ) from None
+
+    def shares(self, layer, R, x, y):
+        low, high = self._bound(self.low, x), self._bound(self.high, x)
+        slack = 1e-5 * np.maximum(high - low, np.maximum(abs(low), abs(high)))
+        if (x < low - slack).any() or (x > high + slack).any():
+            raise LRPError(
+                f"ZBox: the layer's input reaches from {x.min():.4g} to {x.max():.4g}, "
+                f"outside the bounds {np.min(low):.4g} .. {np.max(high):.4g}"
+            )
+        bounds = [Part(-low, positive)] * bool(low.any()) + [Part(-high, negative)] * bool(high.any())
+        yield Share(R, [Part(x), *bounds])
+
+
+@dataclass(frozen=True, repr=False)
+class Pass(Rule):
+    """Relevance unchanged, ``R_i = R_i``, for a layer whose input and output have one shape."""
+
+    def propagate(self, layer, R, x, y, note):
+        if R.shape == x.shape:
+            return R
+        if layer.merges and R.shape == (len(x), *x.shape[2:]):
+            return np.repeat(R[:, None] / x.shape[1], x.shape[1], axis=1)
+        raise ShapeError(
+            f"Pass can't send relevance of shape {R.shape[1:]} to an input of shape {x.shape[1:]}"
+        )

@@ -1,0 +1,174 @@
+"""The relevance to start from: what of the output is to be explained.
+
+A seed turns the output (the logits) into relevance of the same shape. Classes lie along the first
+axis of a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from .errors import LRPError, ShapeError
+
+Seed = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def targets(target: Any, output: np.ndarray, class_names: Sequence[str] | None = None) -> np.ndarray:
+    """The class to explain of each sample, (N,) int.
+
+    Parameters
+    ----------
+    target : None, int, str, or a sequence of N of them
+        None is the class with the largest output (of equals, the first; of a map, the largest sum).
+    output : (N, K, ...) array
+    class_names : sequence of str, optional
+        The labels that may be used for the indices 0 .. K - 1.
+
+    Raises
+    ------
+    LRPError
+        A label that is not known, an index out of range, or not one target a sample.
+
+    Examples
+    --------
+    >>> targets("cat", np.zeros((2, 2)), ["dog", "cat"])
+    array([1, 1])
+    """
+    n, count = output.shape[:2] if output.ndim > 1 else (len(output), 1)
+    if target is None:
+        return output.reshape(n, count, -1).sum(-1).argmax(1)
+    given = (
+        list(target) if isinstance(target, (list, tuple, np.ndarray)) and np.ndim(target) else [target] * n
+    )
+    if len(given) != n:
+        raise LRPError(f"target is to be one class, or one for each of the {n} samples, not {len(given)}")
+    return np.array([_index(t, count, class_names) for t in given])
+
+
+def _index(target: Any, count: int, names: Sequence[str] | None) -> int:
+    if isinstance(target, str):
+        if names is None or target not in list(names):
+            known = "the network has no class_names" if names is None else f"there are {', '.join(names)}"
+            raise LRPError(f"target {target!r} is no class of this network: {known}")
+        return list(names).index(target)
+    if isinstance(target, (bool, np.bool_)) or not isinstance(target, (int, np.integer)):
+        raise LRPError(f"target is to be an index or a label, not {target!r}")
+    if not 0 <= target < count:
+        raise LRPError(f"target {target} is out of range: the output has classes 0 .. {count - 1}")
+    return int(target)
+
+
+def one_hot(output: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """1 for the target, 0 for all other classes.
+
+    Examples
+    --------
+    >>> one_hot(np.array([[4.0, 5.0]]), np.array([1]))
+    array([[0., 1.]])
+    """
+    R = np.zeros_like(output)
+    R[np.arange(len(output)), target] = 1
+    return R
+
+
+def logit(output: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The output of the target, 0 for all other classes (Bach et al. 2015).
+
+    Examples
+    --------
+    >>> logit(np.array([[4.0, 5.0]]), np.array([1]))
+    array([[0., 5.]])
+    """
+    return output * one_hot(output, target)
+
+
+def everything(output: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The whole output: all classes, or all values of a network that is no classifier."""
+    return np.array(output)
+
+
+def softmax_gradient(output: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The gradient of the target's probability (SGLRP, Iwana et al. 2019, eq. 7).
+
+    With p = softmax(output): ``p_t (1 - p_t)`` for the target t, ``-p_t p_k`` for another class k.
+
+    Examples
+    --------
+    >>> softmax_gradient(np.zeros((1, 2)), np.array([0]))
+    array([[ 0.25, -0.25]])
+    """
+    p = special.softmax(output, axis=1)
+    hot = one_hot(output, target)
+    p_target = (p * hot).sum(1, keepdims=True)
+    # 1 - p_t as the sum of the others: no cancellation where the network is sure.
+    rest = (p * (1 - hot)).sum(1, keepdims=True)
+    return np.where(hot == 1, p_target * rest, -p_target * p)
+
+
+def contrastive(output: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The target against all other classes (CLRP1, Gu et al. 2018).
+
+    ``z_t`` for the target t and ``-z_t / (K - 1)`` for each other class. Rules are linear in R, so one
+    pass gives the difference of the two that the paper makes; `numpylrp.explain` keeps its
+    positive part.
+
+    Examples
+    --------
+    >>> contrastive(np.array([[6.0, 1.0, 0.0]]), np.array([0]))
+    array([[ 6., -3., -3.]])
+    """
+    if output.shape[1] < 2:
+        raise LRPError("a contrastive seed needs two classes or more")
+    hot = one_hot(output, target)
+    z = (output * hot).sum(1, keepdims=True)
+    return np.where(hot == 1, z, -z / (output.shape[1] - 1))
+
+
+def margin(against: Any, class_names: Sequence[str] | None = None) -> Seed:
+    """The target's logit minus that of another class: ``z_t`` for t, ``-z_a`` for `against`.
+
+    Examples
+    --------
+    >>> margin(2)(np.array([[6.0, 1.0, 4.0]]), np.array([0]))
+    array([[ 6.,  0., -4.]])
+    """
+
+    def seed(output: np.ndarray, target: np.ndarray) -> np.ndarray:
+        other = targets(against, output, class_names)
+        if (other == target).any():
+            raise LRPError("a margin needs two different classes, but a target is compared with itself")
+        return logit(output, target) - logit(output, other)
+
+    return seed
+
+
+SEEDS: dict[str, Seed] = {
+    "logit": logit,
+    "one-hot": one_hot,
+    "all": everything,
+    "softmax-gradient": softmax_gradient,
+    "clrp1": contrastive,
+    "clrp2": logit,
+}
+"""The seeds by name."""
+
+
+def start(seed: Any, output: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Relevance of the output: a seed by name, a function of output and targets, or an array."""
+    if isinstance(seed, str):
+        if seed not in SEEDS:
+            raise LRPError(f"there is no seed {seed!r}; there are {', '.join(SEEDS)}")
+        seed = SEEDS[seed]
+    R = seed(output, target) if callable(seed) else seed
+    R = np.asarray(R)
+    if R.dtype.kind not in "fiub":
+        raise LRPError("a seed is to be an array of numbers")
+    try:
+        R = np.broadcast_to(R, output.shape).astype(output.dtype)
+    except ValueError:
+        raise ShapeError(f"the seed has shape {R.shape}, but the output {output.shape}") from None
+    return R
