@@ -285,6 +285,22 @@ def window_sum_adjoint(s: np.ndarray, g: Windows, size: Size) -> np.ndarray:
     return crop(back, pads)
 
 
+def window_counts(g: Windows, size: Size, padding: bool) -> np.ndarray:
+    """How many pixels each window sees, (Ho, Wo): those of the image, or with `padding` all but the
+    overhang of ``ceil``.
+    """
+    counts = []
+    for axis, n in enumerate(size):
+        out, before, behind = g._axis(n, axis)
+        if not isinstance(g.padding, str):
+            behind = g.padding[axis][1]
+        low, high = (-before, n + behind) if padding else (0, n)
+        taps = np.arange(g.kernel[axis]) * g.dilation[axis]
+        position = np.arange(out)[:, None] * g.stride[axis] - before + taps
+        counts.append(((position >= low) & (position < high)).sum(1))
+    return np.outer(*counts).astype(float)
+
+
 def window_max(x: np.ndarray, g: Windows) -> np.ndarray:
     """Largest value of each window; padding never wins."""
     size = x.shape[-2:]

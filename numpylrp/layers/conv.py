@@ -195,6 +195,11 @@ class Conv2DTranspose(_Conv):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole(self, "output_padding", self.rank, least=0)
+        for more, stride in zip(self.output_padding, self.stride):
+            if more >= stride and not isinstance(self.padding, str):
+                raise ShapeError(
+                    f"{type(self).__name__}: output_padding {more} is to be smaller than stride {stride}"
+                )
 
     @property
     def channels(self) -> tuple[int, int]:
@@ -214,11 +219,6 @@ class Conv2DTranspose(_Conv):
                 out.append((n - 1) * g.stride[axis] + span + extra)
                 if out[-1] < 1:
                     raise ShapeError(f"padding {g.padding[axis]} leaves nothing of {n} pixels")
-                if g.output_size((out[-1],) * 2)[axis] != n:
-                    raise ShapeError(
-                        f"output_padding {self.output_padding[axis]} is to be smaller than "
-                        f"stride {g.stride[axis]}"
-                    )
         return tuple(out)
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -144,13 +144,7 @@ class AveragePool2D(SumPool2D):
     count_padding: bool = False
 
     def _counts(self, size):
-        g = self.windows
-        if self.count_padding and not isinstance(g.padding, str):
-            size = tuple(n + sum(p) for n, p in zip(size, g.padding))
-            g = im2col.Windows(g.kernel, g.stride, g.dilation, ((0, 0), (0, 0)), g.ceil)
-        elif self.count_padding:
-            return np.full(g.output_size(size), float(np.prod(g.kernel)))
-        return im2col.window_sum(np.ones(size), g)
+        return im2col.window_counts(self.windows, size, self.count_padding)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
