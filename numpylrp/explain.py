@@ -69,7 +69,7 @@ class Explanation:
     seed : array
         The relevance that the walk started from.
     steps : dict of Step
-        One for each layer, by name, in the order of the forward pass.
+        One for each input and layer, by name, in the order of the forward pass.
     """
 
     relevance: Any
@@ -102,23 +102,7 @@ class Explanation:
         bias or by epsilon, or dropped; a negative share was created.
         """
 
-        def of(values: np.ndarray) -> float:
-            return float(values.mean() if sample is None else values[..., sample].mean())
-
-        rows = [("layer", "kind", "rule", "output", f"{'relevance':>11}", "share lost")]
-        for step in reversed(self.steps.values()):
-            received, sent = of(step.received), of(step.sent)
-            lost = f"{(received - sent) / received:10.2%}" if received else f"{'-':>10}"
-            if abs(received - sent) <= 1e-9 * abs(received):
-                lost = f"{'0':>9} "
-            shape = " x ".join(map(str, step.shape))
-            rows.append((step.name, step.kind, step.rule, shape, f"{received:11.6g}", lost))
-        maps = self.relevance if isinstance(self.relevance, dict) else {"input": self.relevance}
-        skip = self.target.ndim
-        for name, R in maps.items():
-            total = of(R.reshape(*R.shape[:skip], -1).sum(-1))
-            rows.append((name, "", "", " x ".join(map(str, R.shape[skip:])), f"{total:11.6g}", ""))
-        return table(rows)
+        return flow(self.steps, sample)
 
     def __str__(self) -> str:
         n = self.target.shape[-1]
@@ -128,6 +112,24 @@ class Explanation:
         return f"{head}\n{self.table()}"
 
     __repr__ = __str__
+
+
+def flow(steps: Mapping[str, Step], sample: int | None = None) -> str:
+    """The table of `Explanation.table`, from steps alone."""
+
+    def of(values: np.ndarray) -> float:
+        return float(values.mean() if sample is None else values[..., sample].mean())
+
+    rows = [("layer", "kind", "rule", "output", f"{'relevance':>11}", "share lost")]
+    for step in reversed(steps.values()):
+        received, sent = of(step.received), of(step.sent)
+        lost = f"{(received - sent) / received:10.2%}" if received else f"{'-':>10}"
+        if abs(received - sent) <= 1e-9 * abs(received):
+            lost = f"{'0':>9} "
+        shape = " x ".join(map(str, step.shape))
+        lost = "" if step.kind == "Input" else lost
+        rows.append((step.name, step.kind, step.rule, shape, f"{received:11.6g}", lost))
+    return table(rows)
 
 
 def explain(
@@ -195,7 +197,7 @@ def explain(
     fc2    Dense  Epsilon(1e-06)  2                 7      14.29%
     relu   ReLU   (unchanged)     2                 6          0
     fc1    Dense  Epsilon(1e-06)  2                 6       0.00%
-    input                         2                 6
+    input  Input                  2                 6
     """
     chosen = find_composite(composite, network)
     rules = chosen.rules(network)
@@ -346,7 +348,8 @@ class _Walk:
             for name, share in zip(node.inputs, shares):
                 relevance[name] = relevance[name] + share if name in relevance else share
         for name in self.network.inputs:
-            relevance.setdefault(name, np.zeros_like(values[name]))
+            R = relevance.setdefault(name, np.zeros_like(values[name]))
+            steps[name] = Step(name, "Input", "", R.shape[1:], _sums(R), _sums(R))
         return {name: relevance[name] for name in self.network.inputs}, dict(reversed(steps.items()))
 
 

@@ -164,7 +164,9 @@ def test_what_conserves_conserves(case, seed, batch):
 
 
 @given(case=linear_layers, seed=seeds, factor=st.sampled_from([-3.0, 0.5, 4.0]))
-@pytest.mark.parametrize("rule", [Epsilon(0.1), Gamma(0.25), AlphaBeta(), ZPlus(), WSquare(), Flat()], ids=str)
+@pytest.mark.parametrize(
+    "rule", [Epsilon(0.1), Gamma(0.25), AlphaBeta(), ZPlus(), WSquare(), Flat()], ids=str
+)
 def test_rules_are_linear_in_the_relevance(rule, case, seed, factor):
     layer, shape = case
     x, y, R = sample(layer, shape, seed, 2)

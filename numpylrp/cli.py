@@ -1,0 +1,254 @@
+"""The command line. It knows everything, and nothing knows it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import __version__, load
+from .composite import PRESETS
+from .composite import composite as find_composite
+from .errors import LRPError
+from .explain import flow
+from .files import whole
+from .inputs import Samples, samples
+from .network import Network
+from .run import run
+from .seed import SEEDS
+
+HEATMAPS = 100
+"""Heatmaps written when not told otherwise."""
+
+EXAMPLES = """\
+examples:
+  numpylrp inspect weights/mnist_cnn.h5
+  numpylrp inspect weights/mnist_cnn.h5 --composite epsilon-gamma-box
+  numpylrp explain weights/mnist_cnn.h5 weights/digits.h5 --out out
+"""
+EXPLAIN = """\
+examples:
+  numpylrp explain weights/mnist_cnn.h5 weights/digits.h5 --out out
+  numpylrp explain model.h5 images.npz --dataset x_test --scale 1/255 --target true --labels y_test --out out
+  numpylrp explain model.h5 photos/ --resize --composite epsilon-gamma-box --target "tabby cat" --out out
+
+A run that was stopped goes on where it was when the same command is given again.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    raw = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(
+        prog="numpylrp",
+        description="Layer-wise Relevance Propagation in plain NumPy.",
+        epilog=EXAMPLES,
+        formatter_class=raw,
+    )
+    top.add_argument("--version", action="version", version=f"numpylrp {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    one = commands.add_parser(
+        "inspect", help="show the layers of a model", formatter_class=raw, epilog=EXAMPLES
+    )
+    one.set_defaults(command=inspect)
+    one.add_argument("model", metavar="MODEL")
+    one.add_argument(
+        "--composite", choices=PRESETS, metavar="NAME", help="show which layer would get which rule"
+    )
+    _bounds(one)
+
+    one = commands.add_parser(
+        "explain", help="explain samples with a model", formatter_class=raw, epilog=EXPLAIN
+    )
+    one.set_defaults(command=explain)
+    one.add_argument("model", metavar="MODEL")
+    _inputs(one)
+    one.add_argument("--out", required=True, metavar="DIR", help="folder for what is written")
+    _method(one)
+    one.add_argument("--batch-size", type=_count, metavar="N", help="samples at a time (default: by memory)")
+    one.add_argument(
+        "--heatmaps",
+        type=int,
+        default=HEATMAPS,
+        metavar="N",
+        help=f"write heatmaps of the first N samples (default {HEATMAPS}; 0 for none, -1 for all)",
+    )
+    return top
+
+
+def _inputs(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "inputs", metavar="INPUTS", nargs="+", help=".npy, .npz, .h5, images or a folder of them"
+    )
+    one.add_argument("--dataset", metavar="NAME", help="array in an .npz or .h5 (default: the one that fits)")
+    one.add_argument("--labels", metavar="NAME", help='true classes in an .npz or .h5 (default: "labels")')
+    one.add_argument("--scale", type=_fraction, default=1.0, metavar="F", help="factor for the inputs: 1/255")
+    one.add_argument("--resize", action="store_true", help="bring images to the size of the network")
+    one.add_argument("--first", type=_count, metavar="N", help="only the first N samples")
+
+
+def _method(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--composite",
+        choices=PRESETS,
+        default="epsilon-plus",
+        metavar="NAME",
+        help=f"which layer gets which rule (default epsilon-plus): {', '.join(PRESETS)}",
+    )
+    one.add_argument(
+        "--seed",
+        choices=SEEDS,
+        default="logit",
+        metavar="NAME",
+        help=f"relevance to start from (default logit): {', '.join(SEEDS)}",
+    )
+    one.add_argument("--target", help='class: an index, a label, or "true" (default: the predicted one)')
+    one.add_argument("--dtype", choices=("float64", "float32"), default="float64", help="default float64")
+    _bounds(one)
+
+
+def _bounds(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--low", type=float, help="lower bound of the input, for the z^B rule")
+    one.add_argument("--high", type=float, help="upper bound of the input, for the z^B rule")
+
+
+def _fraction(text: str) -> float:
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number or a fraction such as 1/255") from None
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
+    return int(text)
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """What the composite was told."""
+    return {name: getattr(args, name) for name in ("low", "high") if getattr(args, name) is not None}
+
+
+def inspect(args: argparse.Namespace) -> None:
+    """Print the layers of a model, or the rules they would get."""
+    network = load(args.model, dtype=None)
+    count = sum(
+        a.size
+        for layer in {id(n.layer): n.layer for n in network.nodes}.values()
+        for a in layer.arrays().values()
+    )
+    inputs = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in network.inputs.items())
+    print(f"{args.model}: {inputs}, {len(network)} layers, {count:,} parameters, {network.dtype}")
+    for key, value in network.metadata.items():
+        print(f"{key}: {value}")
+    print()
+    if args.composite:
+        print(find_composite(args.composite, network, **_options(args)).table(network))
+    else:
+        print(network)
+
+
+def explain(args: argparse.Namespace) -> None:
+    """Explain samples; write relevance, heatmaps and an audit."""
+    network = load(args.model, dtype=args.dtype)
+    given = samples(args.inputs, network, args.dataset, args.labels, args.scale, args.resize)
+    if args.first:
+        given.source = given.source[: args.first]
+        given.labels = None if given.labels is None else given.labels[: args.first]
+    count = len(given) if args.heatmaps < 0 else min(args.heatmaps, len(given))
+    if count:
+        from . import plot
+
+        plot.require()
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    steps = run(
+        network,
+        given,
+        out / "relevance.h5",
+        target=int(args.target) if args.target and args.target.isdecimal() else args.target,
+        composite=args.composite,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        progress=_progress(started),
+        **_options(args),
+    )
+    audit = f"{len(given)} samples, {args.model}, {args.composite}, mean over samples\n{flow(steps)}\n"
+    with whole(out / "audit.txt") as beside:
+        beside.write_text(audit, encoding="utf-8")
+    print(audit)
+    _report_accuracy(out / "relevance.h5")
+    print(f"{out / 'relevance.h5'}: relevance of {len(given)} samples")
+    print(f"{out / 'audit.txt'}: where relevance went")
+    if count:
+        _heatmaps(network, given, out, count)
+
+
+def _progress(started: float):
+    def show(done: int, total: int) -> None:
+        passed = time.monotonic() - started
+        if sys.stderr.isatty():
+            left = passed / done * (total - done)
+            end = "\n" if done == total else ""
+            print(f"\r{done}/{total} samples, {left:.0f} s left   ", end=end, file=sys.stderr, flush=True)
+        elif done == total or done * 10 // total != (done - 1) * 10 // total:
+            print(f"{done}/{total} samples, {passed:.0f} s", file=sys.stderr)
+
+    return show
+
+
+def _report_accuracy(path: Path) -> None:
+    import h5py
+
+    with h5py.File(path) as file:
+        if "label" in file:
+            right = int((file["label"][()] == file["prediction"][()]).sum())
+            print(f"{right} of {len(file['label'])} samples classified correctly")
+
+
+def _heatmaps(network: Network, given: Samples, out: Path, count: int) -> None:
+    import h5py
+
+    from . import plot
+
+    names = network.metadata.get("class_names")
+    folder = out / "heatmaps"
+    folder.mkdir(exist_ok=True)
+    with h5py.File(out / "relevance.h5") as file:
+        for n in range(count):
+            target = int(file["target"][n])
+            label = "".join(c if c.isalnum() else "_" for c in str(names[target] if names else target))
+            plot.save_png(plot.heatmap(file["attribution"][n]), folder / f"{n:05d}_{label}.png")
+        print(f"{folder}: heatmaps of {count} samples, named by position and class explained")
+        shown = np.arange(min(count, 12))
+        title = [str(names[int(t)] if names else t) for t in file["target"][: len(shown)]]
+        plot.contact_sheet(
+            given[0 : len(shown)], file["attribution"][: len(shown)], title, out / "overview.png"
+        )
+        print(f"{out / 'overview.png'}: the first {len(shown)} at a glance")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 0 if it went well, 1 for an error, 2 for a wrong call, 130 when interrupted."""
+    args = parser().parse_args(argv)
+    try:
+        args.command(args)
+    except (LRPError, OSError) as error:
+        print(f"numpylrp: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("numpylrp: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

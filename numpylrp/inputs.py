@@ -1,0 +1,216 @@
+"""Samples from files: .npy, .npz, HDF5 and images, read a slice at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from .errors import FileError, LRPError, ShapeError
+from .network import Network
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
+LABELS = ("labels", "label", "y")
+
+
+@dataclass
+class Samples:
+    """Samples of one network input, not yet in memory.
+
+    Attributes
+    ----------
+    source : array, HDF5 dataset, or list of image files
+    shape : tuple
+        Sample shape that the network takes.
+    labels : (N,) array or None
+    low, high : float or None
+        What 0 and 255 of an image file become.
+    scale : float
+        Factor for values of array files.
+    resize : bool
+        Bring images to the size that the network takes.
+    """
+
+    source: Any
+    shape: tuple[int | None, ...]
+    labels: np.ndarray | None = None
+    range: tuple[Any, Any] | None = None
+    scale: float = 1.0
+    resize: bool = False
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        if isinstance(self.source, list):
+            return np.stack([self._image(path) for path in self.source[rows]])
+        try:
+            x = np.asarray(self.source[rows])
+        except OSError as error:
+            raise FileError(f"the dataset can't be read: {error}") from error
+        if x.ndim == len(self.shape) and 1 in self.shape:
+            x = np.expand_dims(x, self.shape.index(1) + 1)  # images without a channel axis
+        if self.scale != 1:
+            x = x * self.scale
+        if self.range is not None and x.size:
+            low, high = np.min(self.range[0]), np.max(self.range[1])
+            slack = 1e-3 * (high - low)
+            if x.min() < low - slack or x.max() > high + slack:
+                raise LRPError(
+                    f"the inputs reach from {x.min():g} to {x.max():g}, but the network takes {low:g} to "
+                    f"{high:g}: scale them (--scale 1/255, say)"
+                )
+        return x
+
+    def _image(self, path: Path) -> np.ndarray:
+        try:
+            from PIL import Image, UnidentifiedImageError
+        except ImportError:
+            raise LRPError("reading images needs Pillow: pip install 'numpylrp[plot]'") from None
+        last = len(self.shape) == 3 and self.shape[0] not in (1, 3) and self.shape[2] in (1, 3)
+        channels, *size = (self.shape[2], *self.shape[:2]) if last else self.shape
+        try:
+            with Image.open(path) as image:
+                image = image.convert("L" if channels == 1 else "RGB")
+                if self.resize and None not in size:
+                    image = image.resize(size[::-1], Image.Resampling.BICUBIC)
+                pixels = np.asarray(image, dtype=np.float64)
+        except (OSError, UnidentifiedImageError) as error:
+            raise FileError(f"{path} is not an image that can be read: {error}") from error
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+        if any(n not in (None, m) for n, m in zip(size, pixels.shape)):
+            raise ShapeError(
+                f"{path} has {pixels.shape[0]} x {pixels.shape[1]} pixels, but the network takes "
+                f"{size[0]} x {size[1]} (--resize brings it to that size)"
+            )
+        if self.range is not None:
+            low, high = self.range
+            pixels = np.asarray(low) + pixels / 255 * (np.asarray(high) - np.asarray(low))
+        return pixels if last else pixels.transpose(2, 0, 1)
+
+
+def samples(
+    paths: Sequence[str | os.PathLike],
+    network: Network,
+    dataset: str | None = None,
+    labels: str | None = None,
+    scale: float = 1.0,
+    resize: bool = False,
+) -> Samples:
+    """The samples in files, for a network with one input.
+
+    Parameters
+    ----------
+    paths : sequence of paths
+        One .npy, .npz or .h5 file, or image files, or a folder of them.
+    network : Network
+    dataset : str, optional
+        Name of the array in an .npz, or path of the dataset in an .h5 file. Needed only where not
+        exactly one has the shape of the network's input.
+    labels : str, optional
+        Likewise for the labels; by default those called "labels", "label" or "y".
+    scale : float
+        Factor for the values of array files.
+    resize : bool
+        Bring images to the size that the network takes.
+
+    Raises
+    ------
+    FileError
+        A file that is missing or can't be read, or lacks the dataset.
+    ShapeError
+        Samples that the network doesn't take.
+    """
+    if len(network.inputs) > 1:
+        raise LRPError(f"the network has several inputs ({', '.join(network.inputs)}): use numpylrp.explain")
+    shape = next(iter(network.inputs.values()))
+    files = [Path(p) for p in paths]
+    for path in files:
+        if not path.exists():
+            raise FileError(f"{path} does not exist")
+    given = network.metadata.get("input_range")
+    options = {"scale": scale, "range": None if given is None else (given[0], given[1])}
+    if len(files) == 1 and files[0].is_dir():
+        files = sorted(f for f in files[0].iterdir() if f.suffix.lower() in IMAGES)
+        if not files:
+            raise FileError(f"{paths[0]} is a folder without images ({', '.join(IMAGES)})")
+    if all(path.suffix.lower() in IMAGES for path in files):
+        if len(shape) not in (2, 3):
+            raise ShapeError(f"the network takes samples of shape {shape}, not images")
+        return Samples(files, shape if len(shape) == 3 else (1, *shape), resize=resize, **options)
+    if len(files) > 1:
+        raise LRPError("give one file of arrays, or image files")
+    arrays = _arrays(files[0])
+    source = _pick(arrays, dataset, shape, files[0])
+    if len(source) == 0:
+        raise ShapeError(f"{files[0]} holds no samples: the array has shape {source.shape}")
+    return Samples(source, shape, _labels(arrays, labels, len(source), files[0]), **options)
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    """The arrays of a file by name; those of HDF5 stay on disk."""
+    kind = path.suffix.lower()
+    try:
+        if kind == ".npy":
+            return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
+        if kind == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise FileError(f"{path} can't be read as {kind}: {error}") from error
+    if kind in (".h5", ".hdf5", ".hdf"):
+        try:
+            file = h5py.File(path, "r")
+        except OSError as error:
+            raise FileError(f"{path} is not an HDF5 file, or damaged ({error})") from error
+        arrays: dict[str, Any] = {}
+        file.visititems(
+            lambda name, item: arrays.update({name: item}) if isinstance(item, h5py.Dataset) else None
+        )
+        return arrays
+    raise FileError(f"{path}: inputs are to be .npy, .npz, .h5, or images ({', '.join(IMAGES)})")
+
+
+def _fits(array: Any, shape: tuple) -> bool:
+    def matches(want: tuple) -> bool:
+        return array.ndim == len(want) + 1 and all(w in (None, n) for w, n in zip(want, array.shape[1:]))
+
+    return array.dtype.kind in "fiub" and (matches(shape) or (1 in shape and matches(_without(shape))))
+
+
+def _without(shape: tuple) -> tuple:
+    axis = shape.index(1)
+    return (*shape[:axis], *shape[axis + 1 :])
+
+
+def _pick(arrays: dict[str, Any], name: str | None, shape: tuple, path: Path) -> Any:
+    held = ", ".join(f"{key or 'array'} {array.shape}" for key, array in arrays.items()) or "none"
+    if name is not None:
+        if name.strip("/") not in arrays:
+            raise FileError(f"{path} has no dataset {name!r}; it has {held}")
+        array = arrays[name.strip("/")]
+        if not _fits(array, shape):
+            raise ShapeError(
+                f"{path}: {name!r} has shape {array.shape}, but the network takes samples of {shape}"
+            )
+        return array
+    fitting = [key for key, array in arrays.items() if _fits(array, shape)]
+    if len(fitting) != 1:
+        what = "no array" if not fitting else f"{len(fitting)} arrays ({', '.join(fitting)}: choose one)"
+        raise ShapeError(f"{path} has {what} of samples of shape {shape}; it has {held}")
+    return arrays[fitting[0]]
+
+
+def _labels(arrays: dict[str, Any], name: str | None, count: int, path: Path) -> np.ndarray | None:
+    if name is None:
+        name = next((n for n in LABELS if n in arrays and arrays[n].shape == (count,)), None)
+        if name is None:
+            return None
+    if name not in arrays or arrays[name].shape != (count,) or arrays[name].dtype.kind not in "iu":
+        raise FileError(f"{path} has no integers {name!r}, one for each of the {count} samples")
+    return np.asarray(arrays[name][()] if isinstance(arrays[name], h5py.Dataset) else arrays[name])
