@@ -101,7 +101,6 @@ class Explanation:
         "share lost" is what a layer did not send on of the relevance it received: absorbed by a
         bias or by epsilon, or dropped; a negative share was created.
         """
-
         return flow(self.steps, sample)
 
     def __str__(self) -> str:

@@ -119,7 +119,7 @@ def test_merges_are_linear_layers(name, seed, count, kind):
 @given(case=linear_layers, seed=seeds)
 def test_adjoint_is_the_transposed_map(case, seed):
     layer, shape = case
-    x, y, R = sample(layer, shape, seed, 2)
+    x, _, R = sample(layer, shape, seed, 2)
     weight, _ = layer.parameters(shape)
     forward = layer.linear(x, weight, None)
     back = layer.adjoint(R, weight, shape)

@@ -102,7 +102,7 @@ class Linear(Layer):
         raise NotImplementedError
 
     def adjoint(self, s: np.ndarray, weight: np.ndarray, shape: Shape) -> np.ndarray:
-        """The transposed map, with ``<linear(x), s> = <x, adjoint(s)>``: from output to (N, *shape)."""
+        """Send s back, (N, *output) -> (N, *shape): ``<linear(x), s> = <x, adjoint(s)>``."""
         raise NotImplementedError
 
     def as_matrix(self, shape: Shape, weight: np.ndarray | None = None) -> np.ndarray:
@@ -157,7 +157,7 @@ def parameter(layer: Layer, name: str, ndim: int | Sequence[int], optional: bool
 def whole(layer: Layer, name: str, rank: int, least: int = 1) -> None:
     """Make option `name` a tuple of `rank` integers of at least `least`."""
     value = getattr(layer, name)
-    values = (value,) * rank if isinstance(value, (int, np.integer)) else tuple(value)
+    values = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value,) * rank
     valid = len(values) == rank and all(
         isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= least for v in values
     )

@@ -39,9 +39,10 @@ def padding_option(layer: Any) -> None:
             raise ShapeError(f"{name}: padding is to be 'same', 'same_lower' or 'valid', not {given!r}")
         value = ((0, 0),) * rank if given == "valid" else given
     else:
-        pairs = (given,) * rank if isinstance(given, (int, np.integer)) else tuple(given)
-        pairs = tuple((p, p) if isinstance(p, (int, np.integer)) else tuple(p) for p in pairs)
-        if len(pairs) != rank or not all(len(p) == 2 and min(p) >= 0 for p in pairs):
+        pairs = tuple(given) if isinstance(given, (tuple, list, np.ndarray)) else (given,) * rank
+        pairs = tuple(tuple(p) if isinstance(p, (tuple, list, np.ndarray)) else (p, p) for p in pairs)
+        whole_numbers = all(isinstance(n, (int, np.integer)) for p in pairs for n in p)
+        if not whole_numbers or len(pairs) != rank or not all(len(p) == 2 and min(p) >= 0 for p in pairs):
             raise ShapeError(
                 f"{name}: padding is to be an integer, {rank} integers, {rank} pairs (before, behind), "
                 f"none negative, 'same' or 'valid', not {given!r}"
