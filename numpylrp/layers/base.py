@@ -102,7 +102,7 @@ class Linear(Layer):
         raise NotImplementedError
 
     def adjoint(self, s: np.ndarray, weight: np.ndarray, shape: Shape) -> np.ndarray:
-        """Send s back, (N, *output) -> (N, *shape): ``<linear(x), s> = <x, adjoint(s)>``."""
+        """Send s back through the transposed map, so that ``<linear(x), s> = <x, adjoint(s)>``."""
         raise NotImplementedError
 
     def as_matrix(self, shape: Shape, weight: np.ndarray | None = None) -> np.ndarray:
