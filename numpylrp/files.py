@@ -39,7 +39,10 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
-    """An HDF5 file to read, or a `FileError` that tells missing, other and damaged files apart."""
+    """An HDF5 file to read, or a `FileError` that tells missing, other and damaged files apart.
+
+    A file from a stranger must hold its own data: one that points to other files is refused.
+    """
     path = Path(path)
     if path.is_dir():
         raise FileError(f"{path} is a folder, not an HDF5 file")
@@ -58,6 +61,25 @@ def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
         raise FileError(f"{path} is not an HDF5 file") from error
     with file:
         try:
+            _keeps_to_itself(file, path, set())
             yield file
         except OSError as error:
             raise FileError(f"{path} is an HDF5 file, but damaged ({error})") from error
+
+
+def _keeps_to_itself(group: h5py.Group, path: Path, seen: set) -> None:
+    """Refuse links and datasets whose data lie elsewhere, before anything follows them."""
+    address = h5py.h5o.get_info(group.id).addr
+    if address in seen:
+        raise FileError(f"{path}: group {group.name} contains itself, or stands in two places")
+    seen.add(address)
+    for name in group:
+        link = group.get(name, getlink=True)
+        where = f"{group.name.rstrip('/')}/{name}"
+        if not isinstance(link, h5py.HardLink):
+            raise FileError(f"{path}: {where} is a link ({type(link).__name__}), which is not followed")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            _keeps_to_itself(item, path, seen)
+        elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+            raise FileError(f"{path}: the data of {where} lie in another file")

@@ -180,7 +180,7 @@ def _layer(group: h5py.Group, name: str, path: Any) -> Layer:
 
 
 def _array(data: Any, name: str, path: Any) -> np.ndarray:
-    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu" or data.external or data.is_virtual:
+    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu":
         raise FileError(f"{path}: {data.name} of layer {name!r} is not an array of numbers in this file")
     return data[()]
 
@@ -201,7 +201,8 @@ def _attribute(group: h5py.Group, name: str, path: Any, default: Any = _NEEDED) 
 
 
 def _json(group: h5py.Group, name: str, path: Any) -> Any:
+    text = _attribute(group, name, path)
     try:
-        return json.loads(_attribute(group, name, path))
+        return json.loads(text)
     except (TypeError, ValueError):
         raise FileError(f"{path}: attribute {name!r} of {group.name} is not JSON") from None
