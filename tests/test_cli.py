@@ -230,9 +230,8 @@ def bad(tmp_path, images):
     }
 
 
-CASES = "missing|kind|not hdf5|not npz|pickle|shape|empty|range|nan|dataset|labels|true|target|label|two|no images".split(
-    "|"
-)
+CASES = ["missing", "kind", "not hdf5", "not npz", "pickle", "shape", "empty", "range", "nan", "dataset"]
+CASES += ["labels", "true", "target", "label", "two", "no images"]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -102,7 +102,10 @@ class Linear(Layer):
         raise NotImplementedError
 
     def adjoint(self, s: np.ndarray, weight: np.ndarray, shape: Shape) -> np.ndarray:
-        """Send s back through the transposed map, so that ``<linear(x), s> = <x, adjoint(s)>``."""
+        """Send s back through the transposed map: from the output to (N, *shape).
+
+        With it, ``sum(linear(x, w, None) * s) == sum(x * adjoint(s, w))`` for all x and s.
+        """
         raise NotImplementedError
 
     def as_matrix(self, shape: Shape, weight: np.ndarray | None = None) -> np.ndarray:
