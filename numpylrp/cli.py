@@ -9,8 +9,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from . import __version__, load
 from .composite import PRESETS
 from .composite import composite as find_composite
@@ -228,12 +226,25 @@ def _heatmaps(network: Network, given: Samples, out: Path, count: int) -> None:
             label = "".join(c if c.isalnum() else "_" for c in str(names[target] if names else target))
             plot.save_png(plot.heatmap(file["attribution"][n]), folder / f"{n:05d}_{label}.png")
         print(f"{folder}: heatmaps of {count} samples, named by position and class explained")
-        shown = np.arange(min(count, 12))
-        title = [str(names[int(t)] if names else t) for t in file["target"][: len(shown)]]
-        plot.contact_sheet(
-            given[0 : len(shown)], file["attribution"][: len(shown)], title, out / "overview.png"
-        )
-        print(f"{out / 'overview.png'}: the first {len(shown)} at a glance")
+        shown = min(count, 12)
+        labels = [_title(file, n, names) for n in range(shown)]
+        title = "red speaks for the class explained, blue against it"
+        plot.tiles(given[0:shown], file["attribution"][:shown], labels, title, out / "overview.png")
+        print(f"{out / 'overview.png'}: the first {shown} at a glance")
+
+
+def _title(file: Any, n: int, names: list[str] | None) -> str:
+    """The class explained, and what is true or was predicted where that differs."""
+
+    def name(k: int) -> str:
+        return str(names[k]) if names else str(k)
+
+    title = name(file["target"][n])
+    if file["prediction"][n] != file["target"][n]:
+        title += f", not {name(file['prediction'][n])}"
+    if "label" in file and file["label"][n] != file["target"][n]:
+        title += f" (is {name(file['label'][n])})"
+    return title
 
 
 def main(argv: list[str] | None = None) -> int:
