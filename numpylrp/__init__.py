@@ -9,8 +9,9 @@ from .composite import Composite
 from .convert.native import load, save
 from .errors import LRPError
 from .explain import Explanation, explain
+from .fusion import fuse
 from .network import Network
 
 __version__ = "0.1.0"
 
-__all__ = ["Composite", "Explanation", "LRPError", "Network", "explain", "load", "save"]
+__all__ = ["Composite", "Explanation", "LRPError", "Network", "explain", "fuse", "load", "save"]

@@ -9,11 +9,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from . import __version__, load
+from . import __version__, fuse, load, save
 from .composite import PRESETS
-from .composite import composite as find_composite
 from .errors import LRPError
-from .explain import flow
+from .explain import NORMALIZATION, flow, prepared
 from .files import whole
 from .inputs import Samples, samples
 from .network import Network
@@ -28,6 +27,10 @@ examples:
   numpylrp inspect weights/mnist_cnn.h5
   numpylrp inspect weights/mnist_cnn.h5 --composite epsilon-gamma-box
   numpylrp explain weights/mnist_cnn.h5 weights/digits.h5 --out out
+"""
+FUSE = """\
+examples:
+  numpylrp fuse weights/mnist_cnn_bn.h5 --out fused.h5
 """
 EXPLAIN = """\
 examples:
@@ -59,7 +62,16 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--composite", choices=PRESETS, metavar="NAME", help="show which layer would get which rule"
     )
+    _normalization(one)
     _bounds(one)
+
+    one = commands.add_parser(
+        "fuse", help="write a model without its normalization layers", formatter_class=raw, epilog=FUSE
+    )
+    one.set_defaults(command=write_fused)
+    one.add_argument("model", metavar="MODEL")
+    one.add_argument("--out", required=True, metavar="FILE", help="HDF5 file to write, in float64")
+    one.add_argument("--layers", nargs="+", metavar="NAME", help="only these; an error where it is not exact")
 
     one = commands.add_parser(
         "explain", help="explain samples with a model", formatter_class=raw, epilog=EXPLAIN
@@ -99,6 +111,7 @@ def _method(one: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"which layer gets which rule (default epsilon-plus): {', '.join(PRESETS)}",
     )
+    _normalization(one)
     one.add_argument(
         "--seed",
         choices=SEEDS,
@@ -109,6 +122,16 @@ def _method(one: argparse.ArgumentParser) -> None:
     one.add_argument("--target", help='class: an index, a label, or "true" (default: the predicted one)')
     one.add_argument("--dtype", choices=("float64", "float32"), default="float64", help="default float64")
     _bounds(one)
+
+
+def _normalization(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--normalization",
+        choices=NORMALIZATION,
+        default="fused",
+        metavar="NAME",
+        help=f"what becomes of batch normalization (default fused): {', '.join(NORMALIZATION)}",
+    )
 
 
 def _bounds(one: argparse.ArgumentParser) -> None:
@@ -148,9 +171,22 @@ def inspect(args: argparse.Namespace) -> None:
         print(f"{key}: {value}")
     print()
     if args.composite:
-        print(find_composite(args.composite, network, **_options(args)).table(network))
-    else:
-        print(network)
+        fused, rules = prepared(network, args.composite, args.normalization, **_options(args))
+        print(rules.table(fused))
+        return
+    print(network)
+    _, report = fuse(network, probe=0)
+    if report.entries:
+        print(f"\nwhat fusing would do (numpylrp fuse):\n{report}")
+
+
+def write_fused(args: argparse.Namespace) -> None:
+    """Write the equivalent network without normalization layers, and print what was done."""
+    network = load(args.model)
+    fused, report = fuse(network, args.layers)
+    print(report)
+    save(fused, args.out)
+    print(f"\n{args.out}: {fused!r}")
 
 
 def explain(args: argparse.Namespace) -> None:
@@ -174,6 +210,7 @@ def explain(args: argparse.Namespace) -> None:
         out / "relevance.h5",
         target=int(args.target) if args.target and args.target.isdecimal() else args.target,
         composite=args.composite,
+        normalization=args.normalization,
         seed=args.seed,
         batch_size=args.batch_size,
         progress=_progress(started),

@@ -55,6 +55,10 @@ class Composite:
             if not isinstance(rule, Rule):
                 raise LRPError(f"a composite maps layers to rules, but {rule!r} is not a rule")
 
+    def preceded(self, *entries: tuple[Any, Rule]) -> Composite:
+        """The same composite with entries that come before its own."""
+        return Composite((*entries, *self.entries), self.default)
+
     def rules(self, network: Network) -> dict[str, Rule]:
         """The rule of every layer of the network that takes one, by the layer's name."""
         tests = [(_test(what, network), rule) for what, rule in self.entries]

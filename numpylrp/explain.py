@@ -11,15 +11,25 @@ from typing import Any
 import numpy as np
 
 from . import seed as seeds
+from .composite import Composite, weighted
 from .composite import composite as find_composite
-from .composite import weighted
 from .errors import LRPError, NonFiniteError
+from .fusion import fused_once
 from .layers import Sigmoid, Softmax
 from .layers.base import ignore
 from .network import Network, table
+from .rules import AbsZ, Pass
 
 MEMORY = 2**28
 """Bytes of activations that one batch of `explain` may take when it chooses its size."""
+
+NORMALIZATION = {
+    "fused": (),
+    "linear": (),
+    "identity": (("BatchNorm", Pass()),),
+    "abs-z": (("BatchNorm", AbsZ()),),
+}
+"""How batch normalization can be treated: entries of a composite; "fused" also changes the network."""
 
 
 @dataclass
@@ -138,6 +148,7 @@ def explain(
     *,
     classes: Iterable[Any] | None = None,
     composite: Any = "epsilon-plus",
+    normalization: str = "fused",
     seed: Any = "logit",
     output: str | None = None,
     trace: bool | Iterable[str] = False,
@@ -157,6 +168,11 @@ def explain(
     composite : str, Rule or Composite
         Which layer gets which rule: a name in `numpylrp.composite.PRESETS`, one rule for all, or
         your own.
+    normalization : str
+        What becomes of batch normalization: "fused" with the linear layers beside it (where that can
+        be done exactly; the steps are then those of the fused network), "linear" (a linear layer
+        of its own, under the composite's rule), "identity" (relevance passes unchanged) or "abs-z"
+        (the |z|-rule of Hui and Binder 2019). See `numpylrp.fuse`.
     seed : str, array, or function of (output, target)
         The relevance to start from: "logit", "one-hot", "all", "softmax-gradient", "clrp1",
         "clrp2", an array of the output's shape, or a function such as `numpylrp.seed.margin(3)`.
@@ -198,7 +214,7 @@ def explain(
     fc1    Dense  Epsilon(1e-06)  2                 6       0.00%
     input  Input                  2                 6
     """
-    chosen = find_composite(composite, network)
+    network, chosen = prepared(network, composite, normalization)
     rules = chosen.rules(network)
     top = network.outputs[0] if output is None else output
     if top not in network.outputs:
@@ -216,6 +232,18 @@ def explain(
         some = {name: value[rows] for name, value in batch.items()}
         parts.append(walk(some, _rows(target, rows, total), classes, _seed_rows(seed, rows, total)))
     return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def prepared(
+    network: Network, composite: Any, normalization: str = "fused", **options: Any
+) -> tuple[Network, Composite]:
+    """The network and the composite that `explain` walks with."""
+    if normalization not in NORMALIZATION:
+        known = ", ".join(NORMALIZATION)
+        raise LRPError(f"there is no normalization {normalization!r}; there are {known}")
+    if normalization == "fused":
+        network = fused_once(network)
+    return network, find_composite(composite, network, **options).preceded(*NORMALIZATION[normalization])
 
 
 def _kept(trace: Any, network: Network) -> set[str]:

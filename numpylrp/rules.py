@@ -59,6 +59,11 @@ def one(w):
     return np.ones_like(w)
 
 
+def absolute(w):
+    """|w|"""
+    return np.abs(w)
+
+
 @dataclass(frozen=True)
 class Favour:
     """w + gamma w+, or w + gamma w- where `sign` is -1."""
@@ -479,6 +484,32 @@ class ZBox(Rule):
             )
         bounds = [Part(-low, positive)] * bool(low.any()) + [Part(-high, negative)] * bool(high.any())
         yield Share(R, [Part(x), *bounds])
+
+
+@dataclass(frozen=True, repr=False)
+class AbsZ(Rule):
+    """The |z|-rule for batch normalization (Hui and Binder 2019).
+
+    ``R_i = sum_j  |x_i w_ij| / (sum_i |x_i w_ij| + |b_j|)  R_j``; for a batch normalization
+    ``y = g x + s`` that is ``R_x = |g x| / (|g x| + |s|) R_y``. This is the form in use; which terms
+    the paper itself splits could not be checked.
+
+    Examples
+    --------
+    >>> from numpylrp.layers import Affine
+    >>> layer, x = Affine([2.0], [-1.0]), np.array([[1.5]])
+    >>> layer.relprop(np.array([[8.0]]), x, layer.forward(x), AbsZ())
+    array([[6.]])
+    """
+
+    epsilon: float = 0.0
+
+    def __post_init__(self) -> None:
+        _number(self, "epsilon")
+
+    def shares(self, layer, R, x, y):
+        _, bias = layer.parameters(x.shape[1:])
+        yield Share(R, [Part(np.abs(x), absolute, None if bias is None else np.abs(bias))])
 
 
 @dataclass(frozen=True, repr=False)

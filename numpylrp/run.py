@@ -29,9 +29,8 @@ import h5py
 import numpy as np
 
 from . import __version__
-from .composite import composite as find_composite
 from .errors import FileError, LRPError
-from .explain import Explanation, Step, explain
+from .explain import Explanation, Step, explain, prepared
 from .inputs import Samples
 from .network import Network
 
@@ -56,6 +55,7 @@ def run(
     *,
     target: Any = None,
     composite: Any = "epsilon-plus",
+    normalization: str = "fused",
     seed: Any = "logit",
     batch_size: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -74,7 +74,7 @@ def run(
         The file to write.
     target : None, int, str or "true"
         As in `numpylrp.explain`; "true" is each sample's label.
-    composite, seed, batch_size, **options
+    composite, normalization, seed, batch_size, **options
         As in `numpylrp.explain`; the options are those of the composite's preset.
     progress : callable
         Called with the number of samples done and in all.
@@ -86,10 +86,12 @@ def run(
     """
     if target == "true" and samples.labels is None:
         raise LRPError("target 'true' needs labels, and the inputs have none")
-    rules = find_composite(composite, network, **options)
+    model = fingerprint(network)
+    network, rules = prepared(network, composite, normalization, **options)
     settings = {
         "numpylrp": __version__,
-        "model": fingerprint(network),
+        "model": model,
+        "normalization": normalization,
         "dtype": str(network.dtype),
         "rules": {name: str(rule) for name, rule in rules.rules(network).items()},
         "seed": str(seed),
@@ -112,6 +114,7 @@ def run(
                     samples[rows],
                     labels.tolist() if target == "true" else target,
                     composite=rules,
+                    normalization="linear",  # what there is to fuse is fused already
                     seed=seed,
                     batch_size=batch_size,
                 )

@@ -15,6 +15,7 @@ from .activation import (
     Softmax,
     Softplus,
     Tanh,
+    Threshold,
 )
 from .base import Layer, Linear
 from .conv import Conv1D, Conv2D, Conv2DTranspose

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import special
 
 from ..errors import LRPError, ShapeError
-from .base import Layer, parameter
+from .base import Layer, ignore, parameter
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,6 +46,61 @@ class ReLU(Activation):
         else:
             y = np.where(x >= self.threshold, x, self.negative_slope * (x - self.threshold))
         return y if self.max_value is None else np.minimum(y, self.max_value)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Threshold(Activation):
+    """What is left of ``ReLU(g x + s)`` once g and s have moved on: ``g T(x) + s`` with this T.
+
+    ``T(x) = max(x, value)`` where sign is 1 (g > 0), ``min(x, value)`` where it is -1 (g < 0) and x
+    where it is 0 (g = 0), with ``value = -s / g``. A unit at its value is constant, as a ReLU's at
+    0: its relevance, which belongs to no input, is absorbed as a bias absorbs it.
+
+    Parameters
+    ----------
+    sign, value : array
+        Of a shape that broadcasts to a sample.
+
+    Examples
+    --------
+    >>> layer, x = Threshold([[1.0], [-1.0]], [[2.0], [2.0]]), np.array([[[1.0, 3.0], [1.0, 3.0]]])
+    >>> layer.forward(x)
+    array([[[2., 3.],
+            [1., 2.]]])
+    >>> layer.relprop(np.ones_like(x), x, layer.forward(x))
+    array([[[0., 1.],
+            [1., 0.]]])
+    """
+
+    sign: np.ndarray
+    value: np.ndarray
+
+    way_back: ClassVar[str] = "unchanged where x passes"
+
+    def __post_init__(self) -> None:
+        for name in ("sign", "value"):
+            parameter(self, name, range(1, 5))
+        if self.sign.shape != self.value.shape:
+            raise ShapeError(
+                f"Threshold: sign {self.sign.shape} and value {self.value.shape} differ in shape"
+            )
+        if not np.isin(self.sign, (-1, 0, 1)).all():
+            raise LRPError("Threshold: sign is to be -1, 0 or 1")
+
+    def output_shape(self, shape):
+        fits = self.sign.ndim == len(shape) and all(a in (1, b) for a, b in zip(self.sign.shape, shape))
+        if not fits:
+            raise ShapeError(f"a threshold of shape {self.sign.shape} does not fit samples of shape {shape}")
+        return shape
+
+    def _passes(self, x):
+        return self.sign * x > self.sign * self.value
+
+    def forward(self, x):
+        return np.where(self._passes(x) | (self.sign == 0), x, self.value)
+
+    def relprop(self, R, x, y, rule=None, note=ignore):
+        return np.where(self._passes(x) | (self.sign == 0), R, 0)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -5,7 +5,8 @@ One-dimensional layers are the two-dimensional ones on images of height 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import weakref
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -61,6 +62,10 @@ def spatial(layer: Any, shape: Shape, channels: int | None = None) -> tuple:
     return shape[1:] if layer.rank == 2 else (1, *shape[1:])
 
 
+_bias_maps: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+"""Bias maps of layers with a tap_bias, for each sample shape: constants, computed once."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class _Conv(Linear):
     """What convolutions of one and two dimensions share."""
@@ -71,6 +76,8 @@ class _Conv(Linear):
     padding: Any = 0
     dilation: Any = 1
     groups: int = 1
+    tap_bias: np.ndarray | None = field(default=None, kw_only=True)
+    border: Any = field(default=None, kw_only=True)
 
     family: ClassVar[str] = "conv"
     rank: ClassVar[int] = 2
@@ -95,6 +102,26 @@ class _Conv(Linear):
                 f"{name}: weight {self.weight.shape} has {outputs} output channels, "
                 f"but bias has shape {self.bias.shape}"
             )
+        parameter(self, "tap_bias", self.rank + 1, optional=True)
+        if self.tap_bias is not None and self.tap_bias.shape != (outputs, *self.weight.shape[2:]):
+            raise ShapeError(
+                f"{name}: tap_bias is to have shape {(outputs, *self.weight.shape[2:])}, "
+                f"not {self.tap_bias.shape}"
+            )
+
+    def parameters(self, shape):
+        if self.tap_bias is None:
+            return self.weight, self.bias
+        maps = _bias_maps.setdefault(self, {})
+        if shape not in maps:
+            image = np.zeros((1, 1, *shape[1:]), self.weight.dtype)
+            border = self.border or ((0, 0),) * self.rank
+            image[(..., *(slice(a, n - b) for n, (a, b) in zip(shape[1:], border)))] = 1
+            # the same windows, on one channel of ones
+            kernel = self.tap_bias[None] if isinstance(self, Conv2DTranspose) else self.tap_bias[:, None]
+            taps = replace(self, weight=kernel, bias=self.bias, groups=1, tap_bias=None, border=None)
+            maps[shape] = taps.forward(image)[0]
+        return self.weight, maps[shape]
 
     @property
     def channels(self) -> tuple[int, int]:
@@ -141,6 +168,12 @@ class Conv2D(_Conv):
     padding : int, (int, int), ((top, bottom), (left, right)), "valid", "same" or "same_lower"
         See `numpylrp.im2col.Windows`.
     groups : int
+    tap_bias : (O, kh, kw) array, optional
+        A bias for each tap, which counts where the tap meets the image and not where it meets the
+        zeros around: what is left of the shift of a batch normalization before a padded convolution.
+        The bias is then a map, whose border differs from its inside.
+    border : ((top, bottom), (left, right)), optional
+        Rows and columns of the input that are zeros put around it, which `tap_bias` does not count.
 
     Examples
     --------

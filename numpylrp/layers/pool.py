@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import im2col
-from ..errors import ShapeError
-from .base import Layer, Linear, Shape, ignore, whole
+from ..errors import LRPError, ShapeError
+from .base import Layer, Linear, Shape, ignore, parameter, whole
 from .conv import lift, padding_option, spatial, windows
 
 
@@ -50,6 +50,24 @@ class _Pool(Layer):
         return y if self.rank == 2 else y[:, :, 0]
 
 
+def _check_sign(layer: Any) -> None:
+    parameter(layer, "sign", 1, optional=True)
+    if layer.sign is not None and not np.isin(layer.sign, (-1, 1)).all():
+        raise LRPError(f"{type(layer).__name__}: sign is to be 1 or -1 for each channel, not {layer.sign}")
+
+
+def _fits_sign(layer: Any, shape: Shape) -> None:
+    if layer.sign is not None and len(layer.sign) != shape[0]:
+        raise ShapeError(f"sign has {len(layer.sign)} values for {shape[0]} channels")
+
+
+def _signed(layer: Any, x: np.ndarray) -> np.ndarray:
+    """The input with the channels negated whose minimum is sought."""
+    if layer.sign is None:
+        return x
+    return x * layer.sign.astype(x.dtype, copy=False).reshape(-1, *(1,) * (x.ndim - 2))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class MaxPool2D(_Pool):
     """Maximum of each window. Relevance goes to the winner; of equals, the first in row-major order.
@@ -63,6 +81,9 @@ class MaxPool2D(_Pool):
         Padding never wins.
     ceil : bool
         Round the output size up; see `numpylrp.im2col.Windows`.
+    sign : (C,) array, optional
+        -1 for a channel whose minimum is taken instead (what is left of a batch normalization with
+        negative scale), 1 for the others.
 
     Examples
     --------
@@ -72,13 +93,24 @@ class MaxPool2D(_Pool):
              [0., 0.]]]])
     """
 
+    sign: np.ndarray | None = None
+
     way_back: ClassVar[str] = "winner takes all"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_sign(self)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        _fits_sign(self, shape)
+        return super().output_shape(shape)
+
     def forward(self, x):
-        return self._drop(im2col.window_max(lift(x), self.windows))
+        return _signed(self, self._drop(im2col.window_max(lift(_signed(self, x)), self.windows)))
 
     def relprop(self, R, x, y, rule=None, note=ignore):
-        return self._drop(im2col.window_max_adjoint(lift(R), lift(x), lift(y), self.windows))
+        x, y = lift(_signed(self, x)), lift(_signed(self, y))
+        return self._drop(im2col.window_max_adjoint(lift(R), x, y, self.windows))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -172,6 +204,8 @@ class GlobalMaxPool(Layer):
     ----------
     keepdims : bool
         Give (C, 1, 1) instead of (C,).
+    sign : (C,) array, optional
+        As in `MaxPool2D`.
 
     Examples
     --------
@@ -180,19 +214,25 @@ class GlobalMaxPool(Layer):
     """
 
     keepdims: bool = False
+    sign: np.ndarray | None = None
 
     family: ClassVar[str] = "pool"
     way_back: ClassVar[str] = "winner takes all"
 
+    def __post_init__(self) -> None:
+        _check_sign(self)
+
     def output_shape(self, shape: Shape) -> Shape:
+        _fits_sign(self, shape)
         return _reduced(self, shape)
 
     def forward(self, x):
-        return _flat(x).max(-1).reshape(len(x), *_reduced(self, x.shape[1:]))
+        y = _flat(_signed(self, x)).max(-1)
+        return _signed(self, y.reshape(len(x), *_reduced(self, x.shape[1:])))
 
     def relprop(self, R, x, y, rule=None, note=ignore):
         back = np.zeros(_flat(x).shape, R.dtype)
-        winner = _flat(x).argmax(-1)[..., None]
+        winner = _flat(_signed(self, x)).argmax(-1)[..., None]
         np.put_along_axis(back, winner, R.reshape(winner.shape), -1)
         return back.reshape(x.shape)
 
