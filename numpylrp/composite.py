@@ -181,9 +181,15 @@ def excitation_backprop(network: Network) -> Composite:
     return Composite([("dense", plus), ("conv", plus), ("pool", plus)])
 
 
+SAMPLE_NORMS = [
+    (kind, Epsilon()) for kind in ("LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm", "UnitNorm")
+]
+"""Normalization by the sample's own statistics takes the epsilon rule in every preset."""
+
+
 def z_plus(network: Network) -> Composite:
     """z+ for all layers."""
-    return Composite(default=ZPlus())
+    return Composite(SAMPLE_NORMS, ZPlus())
 
 
 def lrp_overview(
@@ -211,7 +217,7 @@ def deep_taylor(network: Network, low: Any = None, high: Any = None) -> Composit
     """z+ for hidden layers, z^B for the first, or w^2 where bounds are not known (Montavon et al. 2017)."""
     known = "input_range" in network.metadata or not (low is None and high is None)
     first: Rule = ZBox(*input_range(network, low, high)) if known else WSquare()
-    return Composite([("first", first)], ZPlus())
+    return Composite([("first", first), *SAMPLE_NORMS], ZPlus())
 
 
 PRESETS: dict[str, Callable[..., Composite]] = {

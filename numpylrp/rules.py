@@ -365,7 +365,7 @@ class AlphaBeta(Rule):
 
 @dataclass(frozen=True, repr=False)
 class ZPlus(AlphaBeta):
-    """The z+ rule (Montavon et al. 2017, deep Taylor, eq. 14): alpha-beta with alpha 1 and beta 0.
+    """The z+ rule (Montavon et al. 2017, deep Taylor): alpha-beta with alpha 1 and beta 0.
 
     ``R_i = sum_j  z_ij+ / z_j+  R_j``. Without bias it is excitation backprop (Zhang et al. 2016).
 
@@ -384,7 +384,7 @@ class ZPlus(AlphaBeta):
 
 @dataclass(frozen=True, repr=False)
 class WSquare(Rule):
-    """The w^2 rule (Montavon et al. 2017, eq. 12): ``R_i = sum_j  w_ij^2 / sum_i w_ij^2  R_j``.
+    """The w^2 rule (Montavon et al. 2017): ``R_i = sum_j  w_ij^2 / sum_i w_ij^2  R_j``.
 
     The input plays no part, nor does the bias. For layers whose input has any real value.
 
@@ -419,7 +419,7 @@ class Flat(WSquare):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ZBox(Rule):
-    """The z^B rule (Montavon et al. 2017, eq. 15), for inputs between known bounds, such as pixels.
+    """The z^B rule (Montavon et al. 2017), for inputs between known bounds, such as pixels.
 
     ``R_i = sum_j (x_i w_ij - l_i w_ij+ - h_i w_ij-) / (sum_i ...) R_j``. The bias takes no part.
 

@@ -92,7 +92,7 @@ def everything(output: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def softmax_gradient(output: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The gradient of the target's probability (SGLRP, Iwana et al. 2019, eq. 7).
+    """The gradient of the target's probability (SGLRP, Iwana et al. 2019).
 
     With p = softmax(output): ``p_t (1 - p_t)`` for the target t, ``-p_t p_k`` for another class k.
 

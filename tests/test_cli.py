@@ -47,6 +47,29 @@ def test_inspect(model, capsys):
     assert code == 0 and re.search(r"conv1\s+Conv2D\s+ZBox\(-4, 4\)", out)
 
 
+def test_fuse(weights, tmp_path, capsys):
+    model = weights / "mnist_cnn_bn.h5"
+    code, out, _ = call(capsys, "inspect", model)
+    assert code == 0 and "what fusing would do" in out and "4 of 4 normalization layers fused" in out
+    code, out, _ = call(capsys, "fuse", model, "--out", tmp_path / "fused.h5")
+    assert code == 0 and "into the layers before: conv1" in out and "largest difference of the outputs" in out
+    x = np.random.default_rng(0).random((3, 1, 28, 28))
+    assert_allclose(load(tmp_path / "fused.h5").forward(x), load(model).forward(x), rtol=1e-12, atol=1e-12)
+    code, _, err = call(capsys, "fuse", model, "--layers", "relu1", "--out", tmp_path / "other.h5")
+    assert code == 1 and "is no normalization to fuse" in err and not (tmp_path / "other.h5").exists()
+
+
+def test_normalization_is_a_choice(weights, tmp_path, capsys):
+    sums = {}
+    for name in ("fused", "linear", "identity", "abs-z"):
+        args = [weights / "mnist_cnn_bn.h5", weights / "digits.h5", "--first", 5, "--heatmaps", 0]
+        out = tmp_path / name
+        assert call(capsys, "explain", *args, "--normalization", name, "--out", out)[0] == 0
+        with h5py.File(out / "relevance.h5") as file:
+            sums[name] = float(file["attribution"][()].sum())
+    assert len({round(v, 6) for v in sums.values()}) == 4
+
+
 @pytest.mark.parametrize("kind", ["npy", "npz", "h5"])
 def test_explain(kind, model, images, tmp_path, capsys):
     path, out = tmp_path / f"x.{kind}", tmp_path / "out"

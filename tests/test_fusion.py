@@ -647,3 +647,28 @@ def test_abs_z_by_definition():
     g, s = by_definition(norm, (4,))
     expected = abs(g * x) / (abs(g * x) + abs(s)) * R
     assert_allclose(norm.relprop(R, x, norm.forward(x), AbsZ()), expected, rtol=1e-12)
+
+
+def test_treatments_side_by_side(weights, tmp_path):
+    import h5py
+
+    from numpylrp.treatments import compare_treatments
+
+    network = load(weights / "mnist_cnn_bn.h5")
+    with h5py.File(weights / "digits.h5") as file:
+        x = file["images"][:3]
+    compared = compare_treatments(network, x, composite="epsilon-plus")
+    fused, _ = fuse(network)
+    assert_allclose(compared.relevance["fused"], explain(fused, x).relevance, rtol=1e-12)
+    a, b = compared.relevance["identity"], compared.relevance["fused"]
+    expected = [abs(a[n] - b[n]).sum() / abs(b[n]).sum() for n in range(3)]
+    assert_allclose(compared.distance("identity", "fused"), expected, rtol=1e-12)
+    assert_allclose(compared.correlation("fused", "fused"), 1, rtol=1e-12)
+    # z+ sees batch normalization; LRP-0 does not, unless relevance is passed through it
+    assert (compared.distance("linear", "fused") > 0.05).all()
+    zero = compare_treatments(network, x, composite=LRP0())
+    assert (zero.distance("linear", "fused") < 1e-8).all()
+    assert (zero.distance("identity", "fused") > 0.05).all()
+    pytest.importorskip("matplotlib", reason="the plot extra is missing")
+    compared.picture(path=tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000

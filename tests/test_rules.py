@@ -129,14 +129,10 @@ def test_adjoint_is_the_transposed_map(case, seed):
     assert_allclose(back.reshape(2, -1), R.reshape(2, -1) @ W.T, rtol=1e-12, atol=1e-12)
 
 
-def without_bias(layer):
-    return layer.linear, layer.parameters
-
-
 @given(case=linear_layers, seed=seeds, batch=st.integers(1, 2))
 def test_what_conserves_conserves(case, seed, batch):
-    """w^2, flat and z^B keep all relevance of outputs that have inputs; z+ that of outputs with
-    a positive contribution and no positive bias; LRP-0 all of it where there is no bias."""
+    """w^2 and flat keep all relevance of outputs that have inputs, z+ that of outputs with a positive
+    contribution, alpha-beta that of outputs with both signs, LRP-0 all of it where there is no bias."""
     layer, shape = case
     x, y, R = sample(layer, shape, seed, batch)
     W, b = matrix_and_bias(layer, shape)
@@ -153,6 +149,9 @@ def test_what_conserves_conserves(case, seed, batch):
     c = x.reshape(batch, -1, 1) * W
     plus = (c * (c > 0)).sum(1)
     close(total(ZPlus(bias=False)), flat_R * (plus > 0))
+    # alpha-beta keeps the sum of outputs with contributions of both signs, and scales the others
+    minus = (c * (c < 0)).sum(1)
+    close(total(AlphaBeta(2.0, 1.0, bias=False)), flat_R * (2.0 * (plus > 0) - 1.0 * (minus < 0)))
     if not b.any():
         z = c.sum(1)
         assume(well_conditioned(z, abs(c).sum(1)))

@@ -151,7 +151,8 @@ def fuse(network: Network, names: Any = None, probe: int = 2) -> tuple[Network, 
 
 
 def _normalizes(layer: Layer) -> bool:
-    return isinstance(layer, L.BatchNorm) or bool(getattr(layer, "learned", None))
+    learned = [layer.arrays().get(name) for name in ("gamma", "beta")] if hasattr(layer, "learned") else []
+    return isinstance(layer, L.BatchNorm) or any(a is not None for a in learned)
 
 
 def _one(network: Network, name: str) -> tuple[Network, str, tuple[str, ...]]:
@@ -169,7 +170,8 @@ def _one(network: Network, name: str) -> tuple[Network, str, tuple[str, ...]]:
         else:
             return _rebuilt(network, changes, name, None), "into the layers before", tuple(changes)
     else:
-        pending, left_over = layer.learned(network.shapes[name])
+        pending = Pending(*layer.learned(network.shapes[name]), ((0, 0),) * rank)
+        left_over = layer.without_learned()
         why = "its statistics come from the sample"
     try:
         changes, absorbed = _behind(network, name, pending)

@@ -20,6 +20,7 @@ from .activation import (
 from .base import Layer, Linear
 from .conv import Conv1D, Conv2D, Conv2DTranspose
 from .dense import Dense
+from .lrn import LRN
 from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from .norm import Affine, BatchNorm
 from .pool import (
@@ -33,6 +34,7 @@ from .pool import (
     SumPool1D,
     SumPool2D,
 )
+from .sample_norm import GroupNorm, InstanceNorm, LayerNorm, RMSNorm, UnitNorm
 from .shape import Dropout, Flatten, Identity, Reshape, Slice, Transpose, UpSampling, ZeroPadding
 
 KINDS: dict[str, type[Layer]] = {

@@ -121,7 +121,7 @@ class Multiply(_Merge):
     ----------
     signal : int or None
         None: every factor gets an equal share, R / K (the uniform rule, Achtibat et al. 2024,
-        AttnLRP, eq. 11). An index: that factor gets all, its gates nothing (signal-take-all,
+        AttnLRP). An index: that factor gets all, its gates nothing (signal-take-all,
         Arras et al. 2017), for squeeze-and-excitation and gated units.
 
     Examples
