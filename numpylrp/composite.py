@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
+
 from .errors import LRPError
-from .layers import KINDS, Layer
+from .layers import KINDS, Affine, BatchNorm, Layer
 from .network import Network, Node, table
 from .rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
 
@@ -132,6 +134,51 @@ def input_range(network: Network, low: Any = None, high: Any = None) -> tuple[An
     return low, high
 
 
+def boxes(network: Network, low: Any = None, high: Any = None) -> list[tuple[str, Rule]]:
+    """The z^B rule for each first layer, with the bounds of what that layer sees.
+
+    Between the input and a first layer may lie what moves values or scales them one by one
+    (rescaled pixels, standardized channels): the bounds go through it.
+
+    Raises
+    ------
+    LRPError
+        The bounds are not known, or something else lies between.
+    """
+    low, high = input_range(network, low, high)
+    return [(name, ZBox(*_bounds(network, name, low, high))) for name in sorted(_ends(network, False))]
+
+
+def _bounds(network: Network, name: str, low: Any, high: Any) -> tuple[Any, Any]:
+    """Bounds of the input of a layer."""
+    path = []
+    while (source := network.node(name).inputs[0]) in network:
+        path.append(network.node(source))
+        name = source
+    if not path:
+        return low, high
+    shape = network.inputs[source]
+    if None in shape:
+        raise LRPError(f"the bounds of the z^B rule can't be followed from an input of free size ({shape})")
+
+    def sample(bound: Any) -> np.ndarray:
+        bound = np.asarray(bound, float)
+        view = bound.reshape(-1, *(1,) * (len(shape) - 1)) if bound.ndim == 1 and len(shape) > 1 else bound
+        return np.broadcast_to(view, shape)[None]
+
+    low, high = sample(low), sample(high)
+    for node in reversed(path):
+        kind = type(node.layer)
+        if node.layer.family != "shape" and kind not in (Affine, BatchNorm):
+            raise LRPError(
+                f"the bounds of the z^B rule can't be followed through layer {node.name!r} ({kind.__name__}): "
+                "give the layer behind it a ZBox rule of its own"
+            )
+        ends = node.layer.forward(low), node.layer.forward(high)
+        low, high = np.minimum(*ends), np.maximum(*ends)
+    return low[0], high[0]
+
+
 def _depth(fraction: float) -> Callable[[Network, Node], bool]:
     """Match the convolutions in the lower part of the network."""
 
@@ -161,8 +208,7 @@ def epsilon_gamma_box(
     network: Network, gamma: float = 0.25, epsilon: float = 1e-6, low: Any = None, high: Any = None
 ) -> Composite:
     """z^B for the first layer, gamma for convolutions, epsilon for the rest (Montavon et al. 2019)."""
-    box = ZBox(*input_range(network, low, high))
-    return Composite([("first", box), ("conv", Gamma(gamma))], Epsilon(epsilon))
+    return Composite([*boxes(network, low, high), ("conv", Gamma(gamma))], Epsilon(epsilon))
 
 
 def epsilon_alpha2_beta1(network: Network, epsilon: float = 1e-6) -> Composite:
@@ -200,10 +246,9 @@ def lrp_overview(
     LRP-0 for dense layers, epsilon (relative to the root mean square of z) for the upper half of the
     convolutions, gamma for the lower half, z^B at the pixels.
     """
-    box = ZBox(*input_range(network, low, high))
     return Composite(
         [
-            ("first", box),
+            *boxes(network, low, high),
             (_depth(0.5), Gamma(gamma, epsilon=1e-9)),
             ("conv", Epsilon(epsilon, relative=True)),
             ("dense", Epsilon(0.0)),
@@ -216,8 +261,8 @@ def lrp_overview(
 def deep_taylor(network: Network, low: Any = None, high: Any = None) -> Composite:
     """z+ for hidden layers, z^B for the first, or w^2 where bounds are not known (Montavon et al. 2017)."""
     known = "input_range" in network.metadata or not (low is None and high is None)
-    first: Rule = ZBox(*input_range(network, low, high)) if known else WSquare()
-    return Composite([("first", first), *SAMPLE_NORMS], ZPlus())
+    first = boxes(network, low, high) if known else [("first", WSquare())]
+    return Composite([*first, *SAMPLE_NORMS], ZPlus())
 
 
 PRESETS: dict[str, Callable[..., Composite]] = {

@@ -24,6 +24,8 @@ from numpylrp.layers import (
     ReLU,
     Softmax,
     Tanh,
+    Transpose,
+    ZeroPadding,
 )
 from numpylrp.rules import LRP0, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
 
@@ -364,6 +366,38 @@ def test_entries_match_by_name_kind_class_position_and_function():
     assert Composite([(-1, Flat())]).rules(network)["fc2"] == Flat()
     table = Composite([("conv*", Flat())]).table(network)
     assert "conv1    Conv2D         Flat()" in table and "(winner takes all)" in table
+
+
+def test_bounds_of_the_box_follow_preprocessing():
+    """Pixels 0..255 that are turned, rescaled, standardized and padded: the first layer's own bounds."""
+    r = np.random.default_rng(0)
+    network = Network(
+        [
+            ("turn", Transpose((2, 0, 1))),
+            ("rescale", Affine(1 / 255, 0.0)),
+            ("standardize", Affine([2.0, -4.0], [-1.0, 2.0])),
+            ("pad", ZeroPadding(((0, 0), (1, 0), (0, 0)))),
+            ("conv", Conv2D(r.standard_normal((3, 2, 2, 2)))),
+        ],
+        input_shape=(3, 4, 2),
+        metadata={"input_range": [0, 255]},
+    )
+    rule = PRESETS["epsilon-gamma-box"](network).rules(network)["conv"]
+    low = np.stack([np.full((4, 4), -1.0), np.full((4, 4), -2.0)])
+    high = np.stack([np.full((4, 4), 1.0), np.full((4, 4), 2.0)])
+    low[:, 0], high[:, 0] = 0, 0
+    assert_allclose(rule.low, low)
+    assert_allclose(rule.high, high)
+    x = r.uniform(0, 255, (2, 3, 4, 2))
+    e = explain(network, x, 1, composite="epsilon-gamma-box", trace=["conv"])
+    by_hand = network["conv"].relprop(e["conv"]["R"], e["conv"]["x"], e["conv"]["y"], ZBox(low, high))
+    assert_allclose(e["conv"]["R_x"], by_hand, rtol=1e-12)
+    entries = [(n.name, n.layer, n.inputs) for n in network.nodes[:2]]
+    other = Network(
+        [*entries, ("tanh", Tanh()), ("conv", network["conv"])], (3, 4, 2), metadata=network.metadata
+    )
+    with pytest.raises(LRPError, match=r"can't be followed through layer 'tanh' \(Tanh\)"):
+        explain(other, x, 1, composite="epsilon-gamma-box")
 
 
 def test_overview_preset_goes_by_depth():

@@ -1,0 +1,265 @@
+"""numpylrp, zennit and captum side by side: time, memory, and whether they agree.
+
+    pip install -e ".[peers]"
+    python tests/benchmarks/run.py                         # everything, about half an hour on two cores
+    python tests/benchmarks/run.py --models VGG-16 --batch 1 --readme
+
+Times are whole explanations (forward and back). The libraries take turns, A B C A B C ..., in one
+process, and what is printed is the median of their ratio over the rounds, with its quartiles:
+absolute times of a shared machine mean little. Peak memory is that of a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from models import MODELS, RANGE, as_torch
+
+from numpylrp import explain, fuse
+from numpylrp.layers import Conv2D, Dense
+
+COMPOSITES = ("epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-gamma-box", "epsilon-alpha2-beta1")
+README = Path(__file__).parents[2] / "README.md"
+MARKS = ("<!-- benchmark: tests/benchmarks/run.py -->", "<!-- end of benchmark -->")
+
+
+def samples(network, batch: int) -> np.ndarray:
+    """Random inputs within the bounds of the z^B rule."""
+    rng = np.random.default_rng(1)
+    low, high = network.metadata.get("input_range", RANGE)
+    x = rng.uniform(low, high, (batch, *network.inputs["input"]))
+    return x.astype(network.dtype)
+
+
+def with_numpylrp(network, composite: str):
+    """A function that explains a batch with numpylrp."""
+    fused = fuse(network, probe=0)[0]
+    return lambda x: explain(fused, x, 0, composite=composite, batch_size=len(x)).relevance
+
+
+def with_zennit(network, composite: str):
+    """A function that explains a batch with zennit, batch normalization merged by its canonizer."""
+    import torch
+    from zennit import composites as zc
+    from zennit import rules as zr
+    from zennit import types as zt
+    from zennit.canonizers import SequentialMergeBatchNorm
+    from zennit.layer import Sum
+
+    class Addition(Sum):
+        def __init__(self):
+            super().__init__(dim=-1)
+
+        def forward(self, a, b):
+            return super().forward(torch.stack([a, b], dim=-1))
+
+    model = as_torch(network, Addition)
+    canonizers = [SequentialMergeBatchNorm()]
+    low, high = (torch.full((1, *network.inputs["input"]), float(v)) for v in network.metadata["input_range"])
+    low, high = (v.to(next(model.parameters()).dtype) for v in (low, high))
+    chosen = {
+        "epsilon": lambda: zc.LayerMapComposite(
+            [(zt.Linear, zr.Epsilon()), *zc.layer_map_base()], canonizers=canonizers
+        ),
+        "epsilon-plus": lambda: zc.EpsilonPlus(canonizers=canonizers),
+        "epsilon-plus-flat": lambda: zc.EpsilonPlusFlat(canonizers=canonizers),
+        "epsilon-gamma-box": lambda: zc.EpsilonGammaBox(low=low, high=high, canonizers=canonizers),
+        "epsilon-alpha2-beta1": lambda: zc.EpsilonAlpha2Beta1(canonizers=canonizers),
+    }[composite]()
+
+    def run(x):
+        t = torch.from_numpy(x).requires_grad_()
+        with chosen.context(model) as ready:
+            y = ready(t)
+            seed = torch.zeros_like(y)
+            seed[:, 0] = y[:, 0].detach()
+            (R,) = torch.autograd.grad(y, t, grad_outputs=seed)
+        return R.numpy()
+
+    return run
+
+
+def with_captum(network, composite: str):
+    """A function that explains a batch with captum; it has the epsilon rule of these composites."""
+    if composite != "epsilon":
+        return None
+    import torch
+    from captum.attr import LRP
+    from captum.attr._utils.custom_modules import Addition_Module
+    from captum.attr._utils.lrp_rules import EpsilonRule
+
+    fused = fuse(network, probe=0)[0]  # captum has no canonizer
+    model = as_torch(fused, Addition_Module)
+    for module in model.steps.values():
+        module.rule = EpsilonRule(1e-6)
+    lrp = LRP(model)
+    return lambda x: lrp.attribute(torch.from_numpy(x), target=0).detach().numpy()
+
+
+LIBRARIES = {"numpylrp": with_numpylrp, "zennit": with_zennit, "captum": with_captum}
+
+
+def products(network, composite: str) -> float:
+    """Multiplications that the method needs for one sample: forward, denominators, and back."""
+    total, first = 0.0, True
+    for node in fuse(network, probe=0)[0].nodes:
+        layer = node.layer
+        if not isinstance(layer, (Conv2D, Dense)):
+            continue
+        size = np.prod(network_shape(network, node.name)) * layer.weight[0].size
+        times = 2  # forward and back
+        if isinstance(layer, Conv2D) and composite != "epsilon":
+            times = {"epsilon-alpha2-beta1": 5}.get(composite, 3)
+            if first and composite == "epsilon-gamma-box":
+                times = 7  # three products for the denominators, three back
+            if first and composite == "epsilon-alpha2-beta1":
+                times = 9  # inputs of both signs
+            if first and composite == "epsilon-plus":
+                times = 5
+            if first and composite == "epsilon-plus-flat":
+                times = 2
+        first = False
+        total += times * size
+    return float(total)
+
+
+def network_shape(network, name: str) -> tuple:
+    """The sample shape of a layer's output."""
+    return network.shapes[name]
+
+
+def peak_of_machine(dtype) -> float:
+    """Multiply-adds a second of a large matrix product, the best of several."""
+    a = np.random.default_rng(0).standard_normal((2048, 2048)).astype(dtype)
+    best = 0.0
+    for _ in range(8):
+        start = time.perf_counter()
+        a @ a
+        best = max(best, 2048**3 / (time.perf_counter() - start))
+    return best
+
+
+def agreement(a: np.ndarray, b: np.ndarray) -> float:
+    """Smallest cosine of two libraries' heatmaps."""
+    a, b = a.reshape(len(a), -1).astype(float), b.reshape(len(b), -1).astype(float)
+    return float(((a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))).min())
+
+
+def compare(model: str, composite: str, batch: int, dtype: str, rounds: int) -> dict:
+    """One line of the table."""
+    network = MODELS[model]().astype(dtype)
+    x = samples(network, batch)
+    runs = {name: made for name, make in LIBRARIES.items() if (made := make(network, composite)) is not None}
+    first = {name: run(x) for name, run in runs.items()}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(x)
+            times[name].append(time.perf_counter() - start)
+    line = {"model": model, "composite": composite, "batch": batch, "dtype": dtype}
+    ours = np.array(times["numpylrp"])
+    line["seconds"] = float(np.median(ours))
+    for name in runs:
+        if name != "numpylrp":
+            line[name] = [float(q) for q in np.percentile(ours / times[name], (25, 50, 75))]
+            line[f"cosine {name}"] = agreement(first["numpylrp"], first[name])
+    line["share of peak"] = (
+        products(network, composite) * batch / line["seconds"] / peak_of_machine(network.dtype)
+    )
+    return line
+
+
+def memory(library: str, model: str, composite: str, batch: int, dtype: str) -> None:
+    """Explain twice and print the peak memory of this process, and what it had before, in MB."""
+    import resource
+
+    network = MODELS[model]().astype(dtype)
+    run = LIBRARIES[library](network, composite)
+    x = samples(network, batch)
+    del network
+    run(x)
+    run(x)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def peak_memory(library: str, line: dict) -> float | None:
+    """The same in a process of its own."""
+    call = [sys.executable, __file__, "--memory-of", library, line["model"], line["composite"]]
+    done = subprocess.run([*call, str(line["batch"]), line["dtype"]], capture_output=True, text=True)
+    return float(done.stdout.split()[-1]) if done.returncode == 0 else None
+
+
+def row(line: dict) -> str:
+    """A line of the table in Markdown."""
+
+    def ratio(name: str) -> str:
+        if name not in line:
+            return "-"
+        low, mid, high = line[name]
+        return f"**{mid:.2f}** ({low:.2f} to {high:.2f})"
+
+    cosine = min(line[k] for k in line if k.startswith("cosine"))
+    mem = " / ".join(
+        "-" if line.get(f"memory {n}") is None else f"{line[f'memory {n}']:.0f}" for n in LIBRARIES
+    )
+    return (
+        f"| {line['model']} | {line['composite']} | {line['batch']} | {line['dtype']} | {ratio('zennit')} "
+        f"| {ratio('captum')} | {line['share of peak']:.0%} | {mem} | {cosine:.4f} |"
+    )
+
+
+HEAD = """\
+| network | composite | batch | dtype | time / zennit | time / captum | share of matrix-product peak | peak MB: numpylrp / zennit / captum | least cosine |
+|---|---|---|---|---|---|---|---|---|"""
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--composites", nargs="+", choices=COMPOSITES, default=COMPOSITES)
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--dtype", nargs="+", choices=("float32", "float64"), default=["float32"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--readme", action="store_true", help="write the table into the README")
+    parser.add_argument("--memory-of", nargs=5, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.memory_of:
+        library, model, composite, batch, dtype = args.memory_of
+        memory(library, model, composite, int(batch), dtype)
+        return
+    lines = []
+    print(HEAD)
+    for model in args.models:
+        for composite in args.composites:
+            for batch in args.batch:
+                for dtype in args.dtype:
+                    line = compare(model, composite, batch, dtype, args.rounds)
+                    if not args.no_memory:
+                        for name in LIBRARIES:
+                            if name == "numpylrp" or name in line:
+                                line[f"memory {name}"] = peak_memory(name, line)
+                    lines.append(line)
+                    print(row(line), flush=True)
+    if args.readme:
+        text = README.read_text(encoding="utf-8")
+        before, rest = text.split(MARKS[0])
+        _, after = rest.split(MARKS[1])
+        body = "\n".join([HEAD, *map(row, lines)])
+        README.write_text(f"{before}{MARKS[0]}\n{body}\n{MARKS[1]}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
