@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from .engine import each, spread, threads
 from .errors import ShapeError
 
 PIECE_BYTES = 2**21
@@ -172,20 +173,22 @@ def convolve(x: np.ndarray, weight: np.ndarray, g: Windows, groups: int = 1) -> 
     w = weight.reshape(groups, o // groups, -1)
     if g.kernel == (1, 1) and groups == 1:
         x = x[:, :, :: g.stride[0], :: g.stride[1]]
-        np.matmul(w[0], x.reshape(n, c, ho * wo), out=y.reshape(n, o, ho * wo))
+        _matmul(w[0], x.reshape(n, c, ho * wo), y.reshape(n, o, ho * wo))
         return y
     view = _windows(x, g)
     flat = y.reshape(n, groups, o // groups, ho * wo)
-    for images, rows in _pieces(n, (ho, wo), c * weight[0, 0].size * x.itemsize):
+
+    def piece(images: slice, rows: slice) -> None:
         columns = view[images, :, :, :, rows].transpose(1, 2, 3, 0, 4, 5)
         together, height = columns.shape[3:5]
         columns = columns.reshape(groups, w.shape[2], together * height * wo)
         if together == 1:
-            target = flat[images.start, :, :, rows.start * wo : rows.stop * wo]
-            np.matmul(w, columns, out=target)
+            np.matmul(w, columns, out=flat[images.start, :, :, rows.start * wo : rows.stop * wo])
         else:  # all rows of several images: (groups, O, images, pixels) -> (images, groups, O, pixels)
             product = np.matmul(w, columns).reshape(groups, -1, together, ho * wo)
             flat[images] = product.transpose(2, 0, 1, 3)
+
+    each(piece, _pieces(n, (ho, wo), c * weight[0, 0].size * x.itemsize))
     return y
 
 
@@ -221,7 +224,9 @@ def convolve_adjoint(
         return _depthwise_adjoint(s, weight.reshape(c, -1, *g.kernel), g, size, dtype)
     w = weight.reshape(groups, o // groups, -1).transpose(0, 2, 1)
     if g.kernel == (1, 1) and groups == 1 and g.stride == (1, 1) and not np.any(pads):
-        return np.matmul(w[0], s.reshape(n, o, ho * wo)).reshape(n, c, *size)
+        back = np.empty((n, c, ho * wo), dtype)
+        _matmul(w[0], s.reshape(n, o, ho * wo), back)
+        return back.reshape(n, c, *size)
     gather = tuple(
         (d * (k - 1) - before, d * (k - 1) - behind)
         for k, d, (before, behind) in zip(g.kernel, g.dilation, pads)
@@ -234,15 +239,45 @@ def convolve_adjoint(
         return convolve(s, turned, Windows(g.kernel, (1, 1), g.dilation, gather), groups)
     back = np.zeros((n, c, *(m + sum(p) for m, p in zip(size, pads))), dtype)
     flat = s.reshape(n, groups, o // groups, ho * wo)
-    for images, rows in _pieces(n, (ho, wo), c * weight[0, 0].size * s.itemsize):
-        part = flat[images, :, :, rows.start * wo : rows.stop * wo]
-        together, height = part.shape[0], rows.stop - rows.start
-        part = part[0] if together == 1 else part.transpose(1, 2, 0, 3).reshape(groups, o // groups, -1)
-        columns = np.matmul(w, part).reshape(c, *g.kernel, together, height, wo)
-        into = back[images, :, rows.start * g.stride[0] :].swapaxes(0, 1)
-        for i, j, pixels in taps(into, g, (height, wo)):
-            pixels += columns[:, i, j]
+    split = w.reshape(groups, c // groups, weight[0, 0].size, o // groups)
+
+    def piece(images: slice, channels: slice) -> None:
+        # Windows overlap: all that is added to one place is added here, by one thread.
+        weights = split[:, channels].reshape(groups, -1, o // groups)
+        height = max(1, min(ho, PIECE_BYTES // (weights.shape[0] * weights.shape[1] * wo * s.itemsize)))
+        into = back.reshape(n, groups, c // groups, *back.shape[2:])[images, :, channels].transpose(
+            1, 2, 0, 3, 4
+        )
+        for top in range(0, ho, height):
+            part = flat[images, :, :, top * wo : (top + height) * wo]
+            together, rows = part.shape[0], part.shape[3] // wo
+            part = part[0] if together == 1 else part.transpose(1, 2, 0, 3).reshape(groups, o // groups, -1)
+            columns = np.matmul(weights, part).reshape(groups, -1, *g.kernel, together, rows, wo)
+            for i, j, pixels in taps(into[..., top * g.stride[0] :, :], g, (rows, wo)):
+                pixels += columns[:, :, i, j]
+
+    each(piece, _channel_pieces(n, (ho, wo), c // groups, groups * weight[0, 0].size * s.itemsize))
     return crop(back, pads)
+
+
+def _matmul(w: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
+    """``out[n] = w @ x[n]``, in pieces of images, or of columns where there is one image."""
+    if len(x) > 1:
+        each(lambda rows: np.matmul(w, x[rows], out=out[rows]), spread(len(x), out[0].size))
+    else:
+        each(lambda at: np.matmul(w, x[0, :, at], out=out[0, :, at]), spread(x.shape[2], out.shape[1]))
+
+
+def _channel_pieces(images: int, out: Size, channels: int, bytes_each: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a way back into (images, channels): enough pieces for the threads, small ones together."""
+    pixels = out[0] * out[1]
+    together = max(1, min(512 // pixels, images))
+    size = max(1, min(channels, PIECE_BYTES // max(1, bytes_each * pixels * together)))
+    if images <= together:
+        size = min(size, -(-channels // threads()))
+    for n in range(0, images, together):
+        for c in range(0, channels, size):
+            yield slice(n, min(n + together, images)), slice(c, min(c + size, channels))
 
 
 def _depthwise(x, weight, g: Windows, out: Size, dtype) -> np.ndarray:
@@ -250,8 +285,13 @@ def _depthwise(x, weight, g: Windows, out: Size, dtype) -> np.ndarray:
     n, c, *size = x.shape
     y = np.zeros((n, c, weight.shape[0] // c, *out), dtype)
     w = weight.reshape(c, -1, *g.kernel)
-    for i, j, pixels in taps(pad(x, g.pads(size)), g, out):
-        y += pixels[:, :, None] * w[:, :, i, j, None, None]
+    x = pad(x, g.pads(size))
+
+    def piece(at: slice) -> None:
+        for i, j, pixels in taps(x[:, at], g, out):
+            y[:, at] += pixels[:, :, None] * w[at, :, i, j, None, None]
+
+    each(piece, spread(c, n * out[0] * out[1]))
     return y.reshape(n, -1, *out)
 
 
@@ -261,8 +301,13 @@ def _depthwise_adjoint(s, w, g: Windows, size: Size, dtype) -> np.ndarray:
     pads = g.pads(size)
     s = s.reshape(n, *w.shape[:2], *out)
     back = np.zeros((n, w.shape[0], *(m + sum(p) for m, p in zip(size, pads))), dtype)
-    for i, j, pixels in taps(back, g, out):
-        pixels += np.einsum("ncmhw,cm->nchw", s, w[:, :, i, j])
+
+    def piece(at: slice) -> None:
+        for i, j, pixels in taps(back[:, at], g, out):
+            for m in range(w.shape[1]):
+                pixels += s[:, at, m] * w[at, m, i, j, None, None]
+
+    each(piece, spread(len(w), n * out[0] * out[1]))
     return crop(back, pads)
 
 
@@ -306,8 +351,13 @@ def window_max(x: np.ndarray, g: Windows) -> np.ndarray:
     size = x.shape[-2:]
     out = g.output_size(size)
     y = np.full((*x.shape[:-2], *out), -np.inf, x.dtype)
-    for _, _, pixels in taps(pad(x, g.pads(size), -np.inf), g, out):
-        np.maximum(y, pixels, out=y)
+    padded = pad(x, g.pads(size), -np.inf)
+
+    def piece(at: slice) -> None:
+        for _, _, pixels in taps(padded[:, at], g, out):
+            np.maximum(y[:, at], pixels, out=y[:, at])
+
+    each(piece, spread(x.shape[1], y[:, :1].size))
     return y
 
 
@@ -318,8 +368,15 @@ def window_max_adjoint(s: np.ndarray, x: np.ndarray, y: np.ndarray, g: Windows) 
     padded = pad(x, pads, -np.inf)
     back = np.zeros(padded.shape, s.dtype)
     left = np.array(s)
-    for (_, _, pixels), (_, _, into) in zip(taps(padded, g, y.shape[-2:]), taps(back, g, y.shape[-2:])):
-        winner = pixels == y
-        into += np.where(winner, left, 0)
-        left[winner] = 0
+
+    def piece(at: slice) -> None:
+        into, mine, best = back[:, at], left[:, at], y[:, at]
+        for (_, _, pixels), (_, _, place) in zip(
+            taps(padded[:, at], g, y.shape[-2:]), taps(into, g, y.shape[-2:])
+        ):
+            share = mine * (pixels == best)
+            place += share
+            mine -= share
+
+    each(piece, spread(x.shape[1], y[:, :1].size))
     return crop(back, pads)

@@ -217,9 +217,18 @@ def row(line: dict) -> str:
     )
 
 
-HEAD = """\
-| network | composite | batch | dtype | time / zennit | time / captum | share of matrix-product peak | peak MB: numpylrp / zennit / captum | least cosine |
-|---|---|---|---|---|---|---|---|---|"""
+COLUMNS = (
+    "network",
+    "composite",
+    "batch",
+    "dtype",
+    "time / zennit",
+    "time / captum",
+    "share of matrix-product peak",
+    "peak MB: numpylrp / zennit / captum",
+    "least cosine",
+)
+HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 
 def main() -> None:

@@ -1,0 +1,134 @@
+"""Both cores: independent pieces of work on Python threads, each with one thread of BLAS.
+
+NumPy lets go of the interpreter's lock while it calculates, so pieces of an array run side by side,
+copies and sums included, which the BLAS library's own threads leave to one core. Two kinds of
+threads would compete, so while pieces run, BLAS gets one thread each; afterwards it has as many
+as before. Pieces write to different places: results don't depend on how many threads there are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+THREADS: int | None = None
+"""Threads to use; None for one a core, 1 for none but the caller's own."""
+
+_here = threading.local()
+_lock = threading.Lock()
+_users, _before = 0, 0
+
+
+def threads() -> int:
+    """How many threads pieces are spread over."""
+    if THREADS is not None:
+        return max(1, THREADS)
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+@cache
+def _blas() -> tuple[Callable, Callable] | None:
+    """The functions that get and set the number of threads of NumPy's own OpenBLAS, if it has one."""
+    root = Path(np.__file__).parent
+    for folder in (root.parent / "numpy.libs", root / ".dylibs", root / ".libs"):
+        for path in sorted(folder.glob("*openblas*")):
+            try:
+                library = ctypes.CDLL(str(path))
+            except OSError:
+                continue
+            for prefix, suffix in (("scipy_", "64_"), ("scipy_", ""), ("", "64_"), ("", "")):
+                names = (f"{prefix}openblas_{verb}_num_threads{suffix}" for verb in ("get", "set"))
+                get, set_to = (getattr(library, name, None) for name in names)
+                if get is not None and set_to is not None:
+                    get.restype, set_to.argtypes = ctypes.c_int, [ctypes.c_int]
+                    return get, set_to
+    return None
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """One thread of BLAS until the last of its users is done, then as many as before."""
+    global _users, _before
+    get, set_to = _blas()
+    with _lock:
+        if _users == 0:
+            _before = get()
+            set_to(1)
+        _users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                set_to(_before)
+
+
+@cache
+def _pool(count: int, process: int) -> ThreadPoolExecutor:
+    """Threads that stay for the next call; a forked process makes its own."""
+    return ThreadPoolExecutor(count, thread_name_prefix="numpylrp")
+
+
+def each(work: Callable[..., Any], pieces: Iterable[tuple]) -> None:
+    """Call ``work(*piece)`` for every piece, on as many threads as there are cores.
+
+    Work that is itself a piece, and work where BLAS can't be held to one thread, runs in line.
+
+    Examples
+    --------
+    >>> out = np.zeros(4)
+    >>> each(lambda n: out.__setitem__(n, n * n), [(n,) for n in range(4)])
+    >>> out
+    array([0., 1., 4., 9.])
+    """
+    pieces = list(pieces)
+    count = min(threads(), len(pieces))
+    if count < 2 or getattr(_here, "inside", False) or _blas() is None:
+        for piece in pieces:
+            work(*piece)
+        return
+
+    left = iter(pieces)
+    turn = threading.Lock()
+
+    def take() -> None:
+        _here.inside = True
+        try:
+            while True:
+                with turn:
+                    piece = next(left, None)
+                if piece is None:
+                    return
+                work(*piece)
+        finally:
+            _here.inside = False
+
+    with _one_blas_thread():
+        # in the caller's context: NumPy's error state is part of it
+        pool = _pool(threads(), os.getpid())
+        others = [pool.submit(copy_context().run, take) for _ in range(count - 1)]
+        try:
+            take()
+        finally:
+            for other in others:
+                other.result()
+
+
+def spread(count: int, size: int, least: int = 2**16) -> list[tuple[slice]]:
+    """`count` things of `size` values each, in parts for the threads; one part where they are few."""
+    parts = min(threads(), count, max(1, count * size // least))
+    return [(slice(count * n // parts, count * (n + 1) // parts),) for n in range(parts)]
