@@ -171,8 +171,8 @@ def _bounds(network: Network, name: str, low: Any, high: Any) -> tuple[Any, Any]
         kind = type(node.layer)
         if node.layer.family != "shape" and kind not in (Affine, BatchNorm):
             raise LRPError(
-                f"the bounds of the z^B rule can't be followed through layer {node.name!r} ({kind.__name__}): "
-                "give the layer behind it a ZBox rule of its own"
+                f"the bounds of the z^B rule can't be followed through layer {node.name!r} "
+                f"({kind.__name__}): give the layer behind it a ZBox rule of its own"
             )
         ends = node.layer.forward(low), node.layer.forward(high)
         low, high = np.minimum(*ends), np.maximum(*ends)

@@ -106,14 +106,15 @@ def stabilize(z: np.ndarray, epsilon: float) -> np.ndarray:
     """
     if not epsilon:
         return z
-    epsilon = z.dtype.type(epsilon)
-    return z + np.where(z >= 0, epsilon, -epsilon)
+    signed = np.copysign(z.dtype.type(epsilon), z + z.dtype.type(0))  # -0 + 0 is +0
+    signed += z
+    return signed
 
 
-def divide(R: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """``R / z``, and 0 where z is 0: that relevance is dropped."""
+def divide(R: np.ndarray, z: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """``R / z``, and 0 where z is 0: that relevance is dropped. `out` may be z."""
     if z.all():
-        return R / z
+        return np.divide(R, z, out=out)
     return np.divide(R, z, out=np.zeros(np.broadcast_shapes(R.shape, z.shape), R.dtype), where=z != 0)
 
 
@@ -207,7 +208,9 @@ class Rule:
             z = share.z
             if z is None:  # 1. forward
                 z = sum(layer.linear(part.x, w, part.bias) for part, w in zip(share.parts, weights))
-            s = divide(share.R, self.stabilized(z))  # 2. divide
+            below = self.stabilized(z)
+            own = below if below is not z and below.shape == share.R.shape else None
+            s = divide(share.R, below, out=own)  # 2. divide
             for n, (part, w) in enumerate(zip(share.parts, weights)):
                 c = layer.adjoint(s, w, shape)  # 3. send back
                 note(**{f"c{share.mark}" + "'" * n: c})
