@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from fractions import Fraction
@@ -289,6 +290,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         args.command(args)
+    except BrokenPipeError:  # whoever read along has stopped: no error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (LRPError, OSError) as error:
         print(f"numpylrp: {error}", file=sys.stderr)
         return 1

@@ -176,7 +176,8 @@ def _bounds(network: Network, name: str, low: Any, high: Any) -> tuple[Any, Any]
             )
         ends = node.layer.forward(low), node.layer.forward(high)
         low, high = np.minimum(*ends), np.maximum(*ends)
-    return low[0], high[0]
+    one = np.ptp(low) == 0 and np.ptp(high) == 0
+    return (float(low.flat[0]), float(high.flat[0])) if one else (low[0], high[0])
 
 
 def _depth(fraction: float) -> Callable[[Network, Node], bool]:

@@ -167,6 +167,8 @@ class Rule:
         def text(value: Any) -> str:
             if isinstance(value, np.ndarray) and value.ndim:
                 return f"<{'x'.join(map(str, value.shape))}>"
+            if isinstance(value, tuple) and len(value) > 4:
+                return f"<{len(value)}>"
             return f"{value:g}" if isinstance(value, (float, np.ndarray)) else f"{value}"
 
         parts = [text(getattr(self, name)) for name in self.shown]

@@ -400,6 +400,11 @@ def test_bounds_of_the_box_follow_preprocessing():
         explain(other, x, 1, composite="epsilon-gamma-box")
 
 
+def test_bounds_that_are_one_number_stay_one(weights):
+    network = numpylrp.load(weights / "mnist_fc.h5")  # a flatten layer comes first
+    assert str(PRESETS["deep-taylor"](network).rules(network)["fc1"]) == "ZBox(0, 1)"
+
+
 def test_overview_preset_goes_by_depth():
     r = np.random.default_rng(0)
     convs = [(f"conv{k}", Conv2D(r.standard_normal((1, 1, 1, 1)))) for k in range(13)]

@@ -273,3 +273,4 @@ def test_rules_have_short_names():
     assert str(Epsilon(1e-6)) == "Epsilon(1e-06)"
     assert str(AlphaBeta(2.0, 1.0, bias=False)) == "AlphaBeta(2, 1, bias=False)"
     assert str(ZPlus()) == "ZPlus()" and str(Flat()) == "Flat()" and str(ZBox(0, 1)) == "ZBox(0, 1)"
+    assert str(ZBox(np.zeros(9), np.ones((2, 3)))) == "ZBox(<9>, <2x3>)"
