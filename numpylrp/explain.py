@@ -177,7 +177,7 @@ def explain(
         The relevance to start from: "logit", "one-hot", "all", "softmax-gradient", "clrp1",
         "clrp2", an array of the output's shape, or a function such as `numpylrp.seed.margin(3)`.
         For "clrp1" and "clrp2" the relevance of the input is the positive part of the difference
-        (Gu et al. 2018).
+        between the target and its dual (Gu et al. 2018); the steps of "clrp2" are the target's.
     output : str, optional
         The output to explain, of a network with several; by default the first. A softmax or
         sigmoid at the end is left out: the walk starts from the logits.

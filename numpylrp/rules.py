@@ -455,8 +455,6 @@ class ZBox(Rule):
             if not np.isfinite(value).all():
                 raise LRPError(f"ZBox: {name} has a value that is NaN or infinite")
             object.__setattr__(self, name, tuple(value.ravel()) if value.ndim == 1 else value)
-        if not np.all(np.subtract(self.high, self.low) >= 0):
-            raise LRPError("ZBox: low is above high")
 
     def __hash__(self) -> int:
         return hash(
@@ -481,6 +479,8 @@ class ZBox(Rule):
 
     def shares(self, layer, R, x, y):
         low, high = self._bound(self.low, x), self._bound(self.high, x)
+        if (low > high).any():
+            raise LRPError(f"ZBox: low {low[low > high][0]:g} is above high {high[low > high][0]:g}")
         slack = 1e-5 * np.maximum(high - low, np.maximum(abs(low), abs(high)))
         if (x < low - slack).any() or (x > high + slack).any():
             raise LRPError(
