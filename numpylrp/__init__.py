@@ -6,7 +6,8 @@
 """
 
 from .composite import Composite
-from .convert.native import load, save
+from .convert import load
+from .convert.native import save
 from .errors import LRPError
 from .explain import Explanation, explain
 from .fusion import fuse

@@ -74,6 +74,11 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--out", required=True, metavar="FILE", help="HDF5 file to write, in float64")
     one.add_argument("--layers", nargs="+", metavar="NAME", help="only these; an error where it is not exact")
 
+    one = commands.add_parser("convert", help="write a Keras model in our own schema")
+    one.set_defaults(command=convert)
+    one.add_argument("model", metavar="MODEL", help=".h5, .hdf5 or .keras")
+    one.add_argument("--out", required=True, metavar="FILE", help="HDF5 file to write")
+
     one = commands.add_parser(
         "explain", help="explain samples with a model", formatter_class=raw, epilog=EXPLAIN
     )
@@ -188,6 +193,13 @@ def write_fused(args: argparse.Namespace) -> None:
     print(report)
     save(fused, args.out)
     print(f"\n{args.out}: {fused!r}")
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Write a model of another format in our own schema."""
+    network = load(args.model, dtype=None)
+    save(network, args.out)
+    print(f"{args.out}: {network!r}")
 
 
 def explain(args: argparse.Namespace) -> None:

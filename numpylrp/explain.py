@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from .composite import Composite, weighted
 from .composite import composite as find_composite
 from .errors import LRPError, NonFiniteError
 from .fusion import fused_once
-from .layers import Sigmoid, Softmax
+from .layers import Sigmoid, Softmax, Transpose
 from .layers.base import ignore
 from .network import Network, table
 from .rules import AbsZ, Pass
@@ -219,8 +219,7 @@ def explain(
     top = network.outputs[0] if output is None else output
     if top not in network.outputs:
         raise LRPError(f"there is no output {top!r}; there are {', '.join(network.outputs)}")
-    if isinstance(network[top], (Softmax, Sigmoid)) and network.node(top).inputs[0] in network:
-        top = network.node(top).inputs[0]
+    top = _logits(network, top, isinstance(seed, (str, Callable)))
     batch = network.batch(x)
     total = len(next(iter(batch.values())))
     kept = _kept(trace, network)
@@ -232,6 +231,18 @@ def explain(
         some = {name: value[rows] for name, value in batch.items()}
         parts.append(walk(some, _rows(target, rows, total), classes, _seed_rows(seed, rows, total)))
     return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _logits(network: Network, top: str, any_layout: bool) -> str:
+    """Where the walk starts: before a softmax or sigmoid at the end, and before the transpose behind it
+    that channels-last models have, so that classes lie along the first axis.
+    """
+    at = top
+    while isinstance(network[at], Transpose) and any_layout and network.node(at).inputs[0] in network:
+        at = network.node(at).inputs[0]
+    if isinstance(network[at], (Softmax, Sigmoid)) and network.node(at).inputs[0] in network:
+        at = network.node(at).inputs[0]
+    return at
 
 
 def prepared(

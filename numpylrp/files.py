@@ -61,14 +61,15 @@ def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
         raise FileError(f"{path} is not an HDF5 file") from error
     with file:
         try:
-            _keeps_to_itself(file, path, set())
+            keeps_to_itself(file, path)
             yield file
         except OSError as error:
             raise FileError(f"{path} is an HDF5 file, but damaged ({error})") from error
 
 
-def _keeps_to_itself(group: h5py.Group, path: Path, seen: set) -> None:
+def keeps_to_itself(group: h5py.Group, path: Path, seen: set | None = None) -> None:
     """Refuse links and datasets whose data lie elsewhere, before anything follows them."""
+    seen = set() if seen is None else seen
     address = h5py.h5o.get_info(group.id).addr
     if address in seen:
         raise FileError(f"{path}: group {group.name} contains itself, or stands in two places")
@@ -80,6 +81,6 @@ def _keeps_to_itself(group: h5py.Group, path: Path, seen: set) -> None:
             raise FileError(f"{path}: {where} is a link ({type(link).__name__}), which is not followed")
         item = group[name]
         if isinstance(item, h5py.Group):
-            _keeps_to_itself(item, path, seen)
+            keeps_to_itself(item, path, seen)
         elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
             raise FileError(f"{path}: the data of {where} lie in another file")

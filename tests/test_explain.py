@@ -185,6 +185,23 @@ def test_softmax_at_the_end_is_left_out():
     assert "probabilities" not in e.steps
 
 
+def test_maps_of_channels_last_models_are_explained_by_class():
+    """A transpose at the end hides neither the softmax nor the class axis."""
+    r = np.random.default_rng(0)
+    layers = [
+        ("conv", Conv2D(r.standard_normal((5, 2, 1, 1)))),
+        ("softmax", Softmax()),
+        ("last", Transpose((1, 2, 0))),
+    ]
+    network = Network(layers, (2, 3, 4))
+    x = r.standard_normal((2, 2, 3, 4))
+    assert network.forward(x).shape == (2, 3, 4, 5)
+    e = explain(network, x, 4, composite=LRP0())
+    logits = np.einsum("oc,nchw->nohw", network["conv"].weight[:, :, 0, 0], x)
+    assert_allclose(e.output, logits)
+    assert_allclose(e.relevance.sum((1, 2, 3)), logits[:, 4].sum((1, 2)), rtol=1e-9)
+
+
 def test_trace_of_some_layers():
     network = chain()
     e = explain(network, inputs(network), trace=["conv2"])

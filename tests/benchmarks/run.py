@@ -12,6 +12,7 @@ absolute times of a shared machine mean little. Peak memory is that of a process
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import time
@@ -179,16 +180,15 @@ def compare(model: str, composite: str, batch: int, dtype: str, rounds: int) -> 
 
 
 def memory(library: str, model: str, composite: str, batch: int, dtype: str) -> None:
-    """Explain twice and print the peak memory of this process, and what it had before, in MB."""
-    import resource
-
+    """Explain twice and print the peak memory of this process in MB."""
     network = MODELS[model]().astype(dtype)
     run = LIBRARIES[library](network, composite)
     x = samples(network, batch)
     del network
     run(x)
     run(x)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    # not ru_maxrss, which a child inherits from its parent
+    print(int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text()).group(1)) / 1024)
 
 
 def peak_memory(library: str, line: dict) -> float | None:

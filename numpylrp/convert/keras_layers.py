@@ -1,0 +1,438 @@
+"""Keras layers as ours: for each class a function of its configuration, inputs and variables.
+
+Inside, images are channels first. A tensor knows whether it is `swapped`: channels first here where
+Keras has them last. Layers that look at single values take tensors as they come; convolutions and
+pooling ask for swapped ones, flattening and dense layers for Keras' own layout, and only there a
+transpose stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import layers as L
+from ..errors import FileError, UnsupportedError
+
+
+class Tensor(NamedTuple):
+    """A tensor of the model under construction."""
+
+    name: str
+    rank: int
+    swapped: bool = False
+
+
+class Builder:
+    """Collects layers; gives tensors in the layout that is asked for."""
+
+    def __init__(self, keras: int) -> None:
+        self.keras = keras
+        self.layers: list[tuple] = []
+        self._other: dict[Tensor, Tensor] = {}
+
+    def add(
+        self, name: str, layer: L.Layer, *inputs: Tensor, rank: int | None = None, swapped: Any = None
+    ) -> Tensor:
+        """One more layer, and its output."""
+        self.layers.append((name, layer, tuple(t.name for t in inputs)))
+        first = inputs[0]
+        return Tensor(
+            name, first.rank if rank is None else rank, first.swapped if swapped is None else swapped
+        )
+
+    def laid(self, t: Tensor, swapped: bool) -> Tensor:
+        """The tensor with its channels first (swapped) or as Keras has it."""
+        if t.swapped == swapped or t.rank < 2:
+            return t._replace(swapped=swapped and t.rank > 1)
+        if t not in self._other:
+            r = t.rank
+            axes = (r - 1, *range(r - 1)) if swapped else (*range(1, r), 0)
+            name = f"{t.name}/channels_{'first' if swapped else 'last'}"
+            made = self.add(name, L.Transpose(axes), t, swapped=swapped)
+            self._other[t], self._other[made] = made, t
+        return self._other[t]
+
+
+def axis(t: Tensor, keras_axis: int) -> int:
+    """A Keras axis (the batch is 0) as an axis of our sample."""
+    at = keras_axis - 1 if keras_axis > 0 else t.rank + keras_axis
+    if not 0 <= at < t.rank:
+        raise UnsupportedError(f"axis {keras_axis} is none of a sample's {t.rank} axes")
+    return at if not t.swapped else 0 if at == t.rank - 1 else at + 1
+
+
+def _images(b: Builder, t: Tensor, c: dict) -> Tensor:
+    """The tensor with channels first, by whichever way."""
+    return b.laid(t, c.get("data_format", "channels_last") != "channels_first")
+
+
+def _pair(value: Any, rank: int) -> tuple[int, ...]:
+    return (value,) * rank if isinstance(value, int) else tuple(value)
+
+
+def activation(b: Builder, name: str, what: Any, t: Tensor, c: dict | None = None) -> Tensor:
+    """An activation by its Keras name."""
+    if isinstance(what, dict):
+        c = {**what.get("config", {}), **(c or {})} if isinstance(what.get("config"), dict) else c
+        what = what.get("class_name") if what.get("class_name") != "function" else what.get("config")
+    key = str(what).lower().replace("_", "") if what is not None else "linear"
+    hard = L.HardSigmoid(0.2) if b.keras < 3 else L.HardSigmoid()
+    known: dict[str, Callable[[], L.Layer | None]] = {
+        "linear": lambda: None,
+        "relu": L.ReLU,
+        "relu6": lambda: L.ReLU(max_value=6.0),
+        "leakyrelu": lambda: L.LeakyReLU(0.2),
+        "elu": L.ELU,
+        "selu": L.SELU,
+        "gelu": L.GELU,
+        "silu": L.SiLU,
+        "swish": L.SiLU,
+        "sigmoid": L.Sigmoid,
+        "tanh": L.Tanh,
+        "softplus": L.Softplus,
+        "hardsigmoid": lambda: hard,
+        "hardswish": L.HardSwish,
+        "hardsilu": L.HardSwish,
+        "softmax": lambda: L.Softmax(axis(t, -1)),
+    }
+    if key not in known:
+        raise UnsupportedError(f"activation {what!r} is not supported; there are {', '.join(known)}")
+    layer = known[key]()
+    return t if layer is None else b.add(name, layer, t)
+
+
+def _then(b: Builder, name: str, c: dict, t: Tensor) -> Tensor:
+    """The activation that a layer was given as an argument."""
+    return activation(b, f"{name}/activation", c.get("activation"), t)
+
+
+def _dense(b, name, c, x, v):
+    t = b.add(name, L.Dense(v[0].T, v[1] if c.get("use_bias", True) else None), b.laid(x[0], False))
+    return _then(b, name, c, t)
+
+
+def _conv(rank: int, transposed: bool = False, depthwise: bool = False):
+    kind = L.Conv1D if rank == 1 else L.Conv2DTranspose if transposed else L.Conv2D
+
+    def build(b, name, c, x, v):
+        t, w = _images(b, x[0], c), v[0]
+        padding, stride = c.get("padding", "valid"), _pair(c.get("strides", 1), rank)
+        dilation, groups = _pair(c.get("dilation_rate", 1), rank), c.get("groups") or 1
+        if depthwise:
+            groups = w.shape[rank]
+            w = w.transpose(rank, rank + 1, *range(rank)).reshape(-1, 1, *w.shape[:rank])
+        else:
+            w = w.transpose(rank + 1, rank, *range(rank))
+        options: dict[str, Any] = {}
+        if padding == "causal":
+            padding = ((dilation[0] * (w.shape[2] - 1), 0),)
+        if transposed and padding == "valid":
+            more = c.get("output_padding")
+            options["output_padding"] = (
+                tuple(max(s - k, 0) for s, k in zip(stride, w.shape[2:]))
+                if more is None
+                else _pair(more, rank)
+            )
+        elif transposed and c.get("output_padding") is not None:
+            raise UnsupportedError("output_padding with padding 'same' is not supported")
+        bias = v[1] if c.get("use_bias", True) else None
+        return _then(b, name, c, b.add(name, kind(w, bias, stride, padding, dilation, groups, **options), t))
+
+    return build
+
+
+def _separable(rank: int):
+    def build(b, name, c, x, v):
+        plain = {k: c[k] for k in ("strides", "padding", "dilation_rate", "data_format") if k in c}
+        t = _conv(rank, depthwise=True)(b, f"{name}/depthwise", {**plain, "use_bias": False}, x, v[:1])
+        point = {**c, "strides": 1, "dilation_rate": 1, "padding": "valid"}
+        return _conv(rank)(b, name, point, [t], v[1:])
+
+    return build
+
+
+def _pool(kind: type):
+    def build(b, name, c, x, v):
+        size = _pair(c["pool_size"], kind.rank)
+        stride = size if c.get("strides") is None else _pair(c["strides"], kind.rank)
+        return b.add(name, kind(size, stride, c.get("padding", "valid")), _images(b, x[0], c))
+
+    return build
+
+
+def _global_pool(kind: type):
+    def build(b, name, c, x, v):
+        keep = bool(c.get("keepdims", c.get("keep_dims", False)))
+        t = _images(b, x[0], c)
+        return b.add(name, kind(keep), t, rank=t.rank if keep else 1, swapped=t.swapped and keep)
+
+    return build
+
+
+def _batch_norm(b, name, c, x, v):
+    t, left = x[0], list(v)
+    at = c.get("axis", -1)
+    at = at[0] if isinstance(at, (list, tuple)) else at
+    if c.get("renorm"):
+        raise UnsupportedError("batch renormalization is not supported")
+    gamma = left.pop(0) if c.get("scale", True) else None
+    beta = left.pop(0) if c.get("center", True) else None
+    return b.add(name, L.BatchNorm(gamma, beta, *left[:2], float(c.get("epsilon", 1e-3)), axis(t, at)), t)
+
+
+def _layer_norm(b, name, c, x, v):
+    if c.get("rms_scaling"):
+        raise UnsupportedError("rms_scaling is not supported")
+    t, left = b.laid(x[0], False), list(v)
+    at = c.get("axis", -1)
+    axes = tuple(axis(t, a) for a in (at if isinstance(at, (list, tuple)) else [at]))
+    gamma = left.pop(0) if c.get("scale", True) else None
+    beta = left.pop(0) if c.get("center", True) else None
+    return b.add(name, L.LayerNorm(gamma, beta, float(c.get("epsilon", 1e-3)), axes), t)
+
+
+def _group_norm(b, name, c, x, v):
+    if c.get("axis", -1) != -1 or not v:
+        raise UnsupportedError("only group normalization of the last axis, with scale or shift, is supported")
+    groups = c.get("groups", 32)
+    left = list(v)
+    gamma = left.pop(0) if c.get("scale", True) else None
+    beta = left.pop(0) if c.get("center", True) else None
+    groups = len(v[0]) if groups == -1 else groups
+    return b.add(name, L.GroupNorm(groups, gamma, beta, float(c.get("epsilon", 1e-3))), b.laid(x[0], True))
+
+
+def _unit_norm(b, name, c, x, v):
+    at = c.get("axis", -1)
+    axes = tuple(axis(x[0], a) for a in (at if isinstance(at, (list, tuple)) else [at]))
+    return b.add(name, L.UnitNorm(1e-6, axes), x[0])
+
+
+def _rescaling(b, name, c, x, v):
+    t = x[0]
+    return b.add(name, L.Affine(np.ravel(c["scale"]), np.ravel(c.get("offset", 0.0)), axis(t, -1)), t)
+
+
+def _normalization(b, name, c, x, v):
+    at = c.get("axis", -1)
+    at = at[0] if isinstance(at, (list, tuple)) and len(at) == 1 else at
+    if isinstance(at, (list, tuple)) or c.get("invert"):
+        raise UnsupportedError("normalization of several axes, or inverted, is not supported")
+    given = [c.get("mean"), c.get("variance")]
+    mean, variance = (np.ravel(a).astype(float) for a in (v[:2] if given[0] is None else given))
+    scale = 1 / np.maximum(np.sqrt(variance), 1e-7)
+    return b.add(name, L.Affine(scale, -mean * scale, axis(x[0], -1 if at is None else at)), x[0])
+
+
+def _zero_padding(rank: int):
+    def build(b, name, c, x, v):
+        given = c["padding"]
+        pairs = [(given, given)] * rank if isinstance(given, int) else list(given)
+        pairs = [pairs] if rank == 1 and isinstance(pairs[0], int) else pairs
+        pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in pairs]
+        return b.add(name, L.ZeroPadding(((0, 0), *pairs)), _images(b, x[0], c))
+
+    return build
+
+
+def _cropping(rank: int):
+    def build(b, name, c, x, v):
+        given = c["cropping"]
+        pairs = [(given, given)] * rank if isinstance(given, int) else list(given)
+        pairs = [pairs] if rank == 1 and isinstance(pairs[0], int) else pairs
+        pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in pairs]
+        stop = (None, *(-behind or None for _, behind in pairs))
+        return b.add(name, L.Slice((0, *(before for before, _ in pairs)), stop), _images(b, x[0], c))
+
+    return build
+
+
+def _up_sampling(rank: int):
+    def build(b, name, c, x, v):
+        if c.get("interpolation", "nearest") != "nearest":
+            raise UnsupportedError(
+                f"interpolation {c['interpolation']!r} is not supported; there is 'nearest'"
+            )
+        return b.add(name, L.UpSampling((1, *_pair(c["size"], rank))), _images(b, x[0], c))
+
+    return build
+
+
+def _flatten(b, name, c, x, v):
+    # channels_first models are turned to channels last before Keras flattens them
+    t = b.laid(x[0], c.get("data_format") == "channels_first" and x[0].swapped)
+    if c.get("data_format") == "channels_first" and not x[0].swapped and t.rank > 1:
+        t = b.add(f"{name}/channels_last", L.Transpose((*range(1, t.rank), 0)), t)
+    return b.add(name, L.Flatten(), t, rank=1, swapped=False)
+
+
+def _reshape(b, name, c, x, v):
+    shape = tuple(c["target_shape"])
+    return b.add(name, L.Reshape(shape), b.laid(x[0], False), rank=len(shape))
+
+
+def _permute(b, name, c, x, v):
+    return b.add(name, L.Transpose(tuple(d - 1 for d in c["dims"])), b.laid(x[0], False))
+
+
+def _same(b, name, c, x, v):
+    rate = c.get("rate")
+    return b.add(name, L.Dropout(rate) if isinstance(rate, float) else L.Identity(), x[0])
+
+
+def _activation(b, name, c, x, v):
+    t = activation(b, name, c["activation"], x[0])
+    return t if t is not x[0] else b.add(name, L.Identity(), t)
+
+
+def _number(value: Any) -> Any:
+    """A number that Keras 2 may have written as an array."""
+    while isinstance(value, (list, dict)):
+        value = value[0] if isinstance(value, list) else value.get("value", value.get("config"))
+    return value
+
+
+def _relu(b, name, c, x, v):
+    top, slope, at = (_number(c.get(k)) for k in ("max_value", "negative_slope", "threshold"))
+    return b.add(name, L.ReLU(None if top is None else float(top), float(slope or 0), float(at or 0)), x[0])
+
+
+def _leaky(b, name, c, x, v):
+    slope = _number(c.get("negative_slope", c.get("alpha", 0.3)))
+    return b.add(name, L.LeakyReLU(float(slope)), x[0])
+
+
+def _prelu(b, name, c, x, v):
+    slope, t = v[0], x[0]
+    if t.swapped:
+        slope = np.moveaxis(slope, -1, 0)
+    return b.add(name, L.PReLU(slope if slope.ndim > 1 or t.rank == 1 else slope.reshape(-1)), t)
+
+
+def _softmax(b, name, c, x, v):
+    at = c.get("axis", -1)
+    if isinstance(at, (list, tuple)):
+        raise UnsupportedError("a softmax over several axes is not supported")
+    return b.add(name, L.Softmax(axis(x[0], at)), x[0])
+
+
+def _merge(kind: type):
+    def build(b, name, c, x, v):
+        swapped = any(t.swapped for t in x)
+        return b.add(name, kind(), *(b.laid(t, swapped) for t in x))
+
+    return build
+
+
+def _multiply(b, name, c, x, v):
+    """A factor that comes out of a sigmoid is a gate: the signal takes the relevance."""
+    kinds = {entry[0]: entry[1] for entry in b.layers}
+    gates = [isinstance(kinds.get(t.name), (L.Sigmoid, L.HardSigmoid)) for t in x]
+    signal = gates.index(False) if gates.count(False) == 1 and len(x) == 2 else None
+    swapped = any(t.swapped for t in x)
+    return b.add(name, L.Multiply(signal), *(b.laid(t, swapped) for t in x))
+
+
+def _concatenate(b, name, c, x, v):
+    swapped = any(t.swapped for t in x)
+    laid = [b.laid(t, swapped) for t in x]
+    return b.add(name, L.Concatenate(axis(laid[0], c.get("axis", -1))), *laid)
+
+
+def _elu(b, name, c, x, v):
+    return b.add(name, L.ELU(float(_number(c.get("alpha", 1.0)))), x[0])
+
+
+BUILDERS: dict[str, Callable[..., Tensor]] = {
+    "Dense": _dense,
+    "Conv1D": _conv(1),
+    "Conv2D": _conv(2),
+    "Convolution1D": _conv(1),
+    "Convolution2D": _conv(2),
+    "DepthwiseConv1D": _conv(1, depthwise=True),
+    "DepthwiseConv2D": _conv(2, depthwise=True),
+    "SeparableConv1D": _separable(1),
+    "SeparableConv2D": _separable(2),
+    "Conv2DTranspose": _conv(2, transposed=True),
+    "MaxPooling1D": _pool(L.MaxPool1D),
+    "MaxPooling2D": _pool(L.MaxPool2D),
+    "AveragePooling1D": _pool(L.AveragePool1D),
+    "AveragePooling2D": _pool(L.AveragePool2D),
+    **dict.fromkeys(("GlobalMaxPooling1D", "GlobalMaxPooling2D"), _global_pool(L.GlobalMaxPool)),
+    **dict.fromkeys(("GlobalAveragePooling1D", "GlobalAveragePooling2D"), _global_pool(L.GlobalAveragePool)),
+    **dict.fromkeys(("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2"), _batch_norm),
+    "LayerNormalization": _layer_norm,
+    "GroupNormalization": _group_norm,
+    "UnitNormalization": _unit_norm,
+    "Rescaling": _rescaling,
+    "Normalization": _normalization,
+    "ZeroPadding1D": _zero_padding(1),
+    "ZeroPadding2D": _zero_padding(2),
+    "Cropping1D": _cropping(1),
+    "Cropping2D": _cropping(2),
+    "UpSampling1D": _up_sampling(1),
+    "UpSampling2D": _up_sampling(2),
+    "Flatten": _flatten,
+    "Reshape": _reshape,
+    "Permute": _permute,
+    **dict.fromkeys(
+        (
+            "Dropout",
+            "SpatialDropout1D",
+            "SpatialDropout2D",
+            "AlphaDropout",
+            "GaussianDropout",
+            "GaussianNoise",
+            "ActivityRegularization",
+        ),
+        _same,
+    ),
+    "Activation": _activation,
+    "ReLU": _relu,
+    "LeakyReLU": _leaky,
+    "PReLU": _prelu,
+    "ELU": _elu,
+    "Softmax": _softmax,
+    "Add": _merge(L.Add),
+    "Subtract": _merge(L.Subtract),
+    "Multiply": _multiply,
+    "Average": _merge(L.Average),
+    "Maximum": _merge(L.Maximum),
+    "Minimum": _merge(L.Minimum),
+    "Concatenate": _concatenate,
+}
+"""The Keras classes that are understood."""
+
+
+def variables(kind: str, c: dict) -> list[bool]:
+    """For each variable of a layer, in Keras' order, whether it is trained."""
+    bias = [True] * bool(c.get("use_bias", True))
+    if kind in ("SeparableConv1D", "SeparableConv2D"):
+        return [True, True, *bias]
+    if kind == "Dense" or "Conv" in kind:
+        return [True, *bias]
+    learned = [True] * (bool(c.get("scale", True)) + bool(c.get("center", True)))
+    if kind.startswith("BatchNormalization"):
+        return [*learned, False, False]
+    if kind in ("LayerNormalization", "GroupNormalization"):
+        return learned
+    if kind == "PReLU":
+        return [True]
+    if kind == "Normalization":
+        return [] if c.get("mean") is not None else [False, False, False]
+    return []
+
+
+def build(
+    b: Builder, kind: str, name: str, c: dict, inputs: list[Tensor], values: list[np.ndarray]
+) -> Tensor:
+    """Add a Keras layer to the builder."""
+    wanted = len(variables(kind, c))
+    if len(values) != wanted:
+        raise FileError(
+            f"layer {name!r} ({kind}) is to have {wanted} arrays of weights, but the file has {len(values)}"
+        )
+    return BUILDERS[kind](b, name, c, inputs, values)

@@ -1,0 +1,415 @@
+"""Keras models in the forms in which they are found, read without Keras."""
+
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from numpylrp import explain, fuse, load, save
+from numpylrp.cli import main
+from numpylrp.convert import keras
+from numpylrp.errors import FileError, LRPError, NonFiniteError, UnsupportedError
+from numpylrp.layers import AveragePool2D, Conv2DTranspose, Multiply
+
+FOLDER = Path(__file__).parent / "keras"
+NAMES = sorted(p.stem for p in FOLDER.glob("*.npz"))
+SHARED = Path(os.environ.get("NUMPYLRP_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+@pytest.mark.parametrize("name", NAMES)
+def test_stored_models_give_what_keras_gave(name, ending):
+    """The outputs were computed by Keras in float32 when the files were written (tests/keras/make.py)."""
+    data = np.load(FOLDER / f"{name}.npz")
+    network = load(FOLDER / f"{name}.{ending}")
+    y = network.forward(data["x"])
+    assert y.shape == data["y"].shape
+    assert_allclose(y, data["y"], rtol=0, atol=2e-6 * max(1, abs(data["y"]).max()))
+    fused, _ = fuse(network)
+    assert_allclose(fused.forward(data["x"]), y, rtol=1e-10, atol=1e-12)
+    e = explain(network, data["x"], 0)
+    assert e.relevance.shape == data["x"].shape and np.isfinite(e.relevance).all() and e.relevance.any()
+
+
+def test_there_are_stored_models():
+    assert len(NAMES) >= 9
+
+
+def test_weights_only_with_the_architecture_beside(tmp_path):
+    (name,) = (p.name.removesuffix("_only.weights.h5") for p in FOLDER.glob("*_only.weights.h5"))
+    data = np.load(FOLDER / f"{name}.npz")
+    network = load(FOLDER / f"{name}_only.weights.h5")
+    assert_allclose(network.forward(data["x"]), data["y"], rtol=0, atol=2e-6)
+    alone = tmp_path / "alone.weights.h5"
+    alone.write_bytes((FOLDER / f"{name}_only.weights.h5").read_bytes())
+    with pytest.raises(FileError, match=r"weights only, and its architecture .*alone\.json does not exist"):
+        load(alone)
+    given = keras.load(alone, architecture=FOLDER / f"{name}_only.json")
+    assert_allclose(given.forward(data["x"]), data["y"], rtol=0, atol=2e-6)
+
+
+def test_a_gate_gives_its_relevance_to_the_signal():
+    network = load(FOLDER / "residual.keras")
+    signals = [n.layer.signal for n in network.nodes if isinstance(n.layer, Multiply)]
+    assert sorted(signals, key=str) == [1, None]
+
+
+@pytest.mark.parametrize("live", NAMES)
+def test_fresh_models_equal_keras(live, tmp_path, monkeypatch):
+    """Written by Keras now, and computed by it in float32: hence the tolerance."""
+    pytest.importorskip("torch", reason="PyTorch, Keras' backend here, is not installed")
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    pytest.importorskip("keras", reason="Keras is not installed")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import make
+
+    model = make.randomized(make.models()[live](), seed=5)
+    x = make.inputs(model, seed=6)
+    y = np.asarray(model.predict(x, verbose=0))
+    for ending in ("keras", "h5"):
+        model.save(tmp_path / f"m.{ending}")
+        ours = load(tmp_path / f"m.{ending}").forward(x)
+        assert_allclose(ours, y, rtol=0, atol=2e-6 * max(1, abs(y).max()))
+
+
+# ---------------------------------------------------------------- older spellings
+
+
+def legacy(path, layers, weights, kind="Sequential", version=b"1.2.2", **more):
+    """A whole-model file as Keras 1 and 2 wrote it."""
+    config = layers if isinstance(layers, list) and not more else {"layers": layers, "name": "model", **more}
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": kind, "config": config}).encode()
+        if version:
+            file.attrs["keras_version"] = version
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = [entry["config"]["name"].encode() for entry in layers]
+        for entry in layers:
+            name = entry["config"]["name"]
+            sub = group.create_group(name)
+            arrays = weights.get(name, {})
+            sub.attrs["weight_names"] = [f"{name}/{n}:0".encode() for n in arrays]
+            for n, array in arrays.items():
+                sub[f"{name}/{n}:0"] = np.asarray(array, np.float32)
+    return path
+
+
+def entry(kind, name, **config):
+    return {"class_name": kind, "config": {"name": name, **config}}
+
+
+R = np.random.default_rng(0)
+DENSE = {"kernel": R.standard_normal((4, 2)), "bias": R.standard_normal(2)}
+
+
+def test_old_spellings(tmp_path):
+    """A list as configuration, batch_input_shape, keep_dims, BatchNormalizationV1, no groups."""
+    kernel = R.standard_normal((2, 2, 3, 1))
+    bn = {n: R.uniform(0.5, 2, 3) for n in ("gamma", "beta", "moving_mean", "moving_variance")}
+    layers = [
+        entry(
+            "DepthwiseConv2D",
+            "dw",
+            batch_input_shape=[None, 4, 4, 3],
+            kernel_size=[2, 2],
+            strides=[1, 1],
+            padding="valid",
+            use_bias=False,
+            activation="linear",
+            groups=1,
+        ),
+        entry("BatchNormalizationV1", "bn", axis=[3], epsilon=0.01, scale=True, center=True),
+        entry("GlobalAveragePooling2D", "gap", keep_dims=True),
+        entry("Activation", "hard", activation="hard_sigmoid"),
+        entry("Flatten", "flat"),
+        entry("Dense", "fc", use_bias=True, activation="softmax"),
+    ]
+    dense = {"kernel": R.standard_normal((3, 2)), "bias": R.standard_normal(2)}
+    path = legacy(tmp_path / "old.h5", layers, {"dw": {"depthwise_kernel": kernel}, "bn": bn, "fc": dense})
+    x = R.standard_normal((2, 4, 4, 3))
+    f32 = {n: np.float32(a).astype(float) for n, a in {**bn, **dense, "w": kernel}.items()}
+    conv = np.zeros((2, 3, 3, 3))
+    for p in range(3):
+        for q in range(3):
+            conv[:, p, q] = (x[:, p : p + 2, q : q + 2] * f32["w"][..., 0]).sum((1, 2))
+    z = f32["gamma"] * (conv - f32["moving_mean"]) / np.sqrt(f32["moving_variance"] + 0.01) + f32["beta"]
+    pooled = np.clip(0.2 * z.mean((1, 2)) + 0.5, 0, 1)
+    logits = pooled @ f32["kernel"] + f32["bias"]
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert_allclose(load(path).forward(x), expected, rtol=1e-10)
+
+
+def test_nested_models_of_keras_2_store_trained_weights_first(tmp_path):
+    """A model as a layer: its weights are one list, what is trained before what is not."""
+    inner = [
+        entry("Dense", "a", use_bias=True, activation="linear", batch_input_shape=[None, 4]),
+        entry("BatchNormalization", "b", axis=[1], epsilon=0.1, scale=True, center=True),
+        entry("Dense", "c", use_bias=False, activation="relu"),
+    ]
+    outer = [
+        {"class_name": "Sequential", "config": {"name": "inner", "layers": inner}},
+        entry("Dense", "fc", use_bias=False, activation="linear"),
+    ]
+    stored = {
+        "a_kernel": R.standard_normal((4, 3)),
+        "a_bias": R.standard_normal(3),
+        "b_gamma": R.standard_normal(3),
+        "b_beta": R.standard_normal(3),
+        "c_kernel": R.standard_normal((3, 2)),
+        "b_mean": R.standard_normal(3),
+        "b_variance": R.uniform(0.5, 2, 3),
+    }
+    last = R.standard_normal((2, 2))
+    path = legacy(tmp_path / "nested.h5", outer, {"inner": stored, "fc": {"kernel": last}}, version=b"2.4.0")
+    s = {n: np.float32(a).astype(float) for n, a in stored.items()}
+    x = R.standard_normal((3, 4))
+    z = (
+        s["b_gamma"] * (x @ s["a_kernel"] + s["a_bias"] - s["b_mean"]) / np.sqrt(s["b_variance"] + 0.1)
+        + s["b_beta"]
+    )
+    expected = np.maximum(z @ s["c_kernel"], 0) @ np.float32(last).astype(float)
+    assert_allclose(load(path).forward(x), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_same_padding_is_tensorflows(tmp_path):
+    """Where Keras' backends differ, TensorFlow counts: padding is not averaged, the odd row lies behind."""
+    layers = [
+        entry(
+            "AveragePooling2D",
+            "pool",
+            batch_input_shape=[None, 4, 4, 1],
+            pool_size=[3, 3],
+            strides=[2, 2],
+            padding="same",
+        )
+    ]
+    network = load(legacy(tmp_path / "pool.h5", layers, {}))
+    (pool,) = (n.layer for n in network.nodes if isinstance(n.layer, AveragePool2D))
+    x = np.arange(16.0).reshape(1, 4, 4, 1)
+    image = x[0, :, :, 0]
+    expected = [[image[:3, :3].mean(), image[:3, 2:].mean()], [image[2:, :3].mean(), image[2:, 2:].mean()]]
+    assert_allclose(network.forward(x)[0, :, :, 0], expected)
+    assert not pool.count_padding
+    kernel = R.standard_normal((3, 3, 1, 1))
+    layers = [
+        entry(
+            "Conv2DTranspose",
+            "up",
+            batch_input_shape=[None, 3, 3, 1],
+            strides=[2, 2],
+            padding="same",
+            use_bias=False,
+            kernel_size=[3, 3],
+            activation="linear",
+        )
+    ]
+    network = load(legacy(tmp_path / "up.h5", layers, {"up": {"kernel": kernel}}))
+    assert any(isinstance(n.layer, Conv2DTranspose) for n in network.nodes)
+    # the adjoint of a convolution with stride 2 and "same": one row of padding, behind
+    x, s = np.zeros((1, 3, 3, 1)), np.zeros((7, 7))
+    x[0, 1, 2, 0] = 1
+    s[2:5, 4:7] = np.float32(kernel[:, :, 0, 0])
+    assert_allclose(network.forward(x)[0, :, :, 0], s[:6, :6])
+
+
+# ---------------------------------------------------------------- safety and errors
+
+
+def lambda_layer(name):
+    return entry("Lambda", name, function=["4wEAAAA=", None, None], batch_input_shape=[None, 4])
+
+
+REFUSED = [
+    ([lambda_layer("evil")], {}, UnsupportedError, r"layer 'evil' of kind 'Lambda' runs code from the file"),
+    (
+        [entry("MyOwn>Layer", "own", batch_input_shape=[None, 4])],
+        {},
+        UnsupportedError,
+        "kind 'MyOwn>Layer' is not supp",
+    ),
+    (
+        [entry("Dense", "fc", batch_input_shape=[None, 4], activation="tan")],
+        {"fc": DENSE},
+        UnsupportedError,
+        "'tan'",
+    ),
+    (
+        [entry("Dense", "fc", batch_input_shape=[None, 4])],
+        {},
+        FileError,
+        r"'fc' \(Dense\) is to have 2 arrays.*has 0",
+    ),
+    (
+        [entry("Dense", "fc", batch_input_shape=[None, 5])],
+        {"fc": DENSE},
+        LRPError,
+        r"'fc' \(Dense\): weight \(2, 4\) takes 4",
+    ),
+    (
+        [entry("Dense", "fc", batch_input_shape=[None, 4])],
+        {"fc": {"kernel": np.full((4, 2), np.nan), "bias": np.zeros(2)}},
+        NonFiniteError,
+        "'fc'.*8 of 8 values",
+    ),
+    ([entry("Dense", "fc")], {"fc": DENSE}, FileError, "does not say what shape its input has"),
+    (
+        [
+            entry(
+                "UpSampling2D", "up", batch_input_shape=[None, 4, 4, 1], size=[2, 2], interpolation="bilinear"
+            )
+        ],
+        {},
+        UnsupportedError,
+        "interpolation 'bilinear'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("layers", "weights", "kind", "says"), REFUSED)
+def test_what_is_not_understood_is_refused(layers, weights, kind, says, tmp_path):
+    with pytest.raises(kind, match=says) as error:
+        load(legacy(tmp_path / "model.h5", layers, weights))
+    assert "model.h5" in str(error.value)
+
+
+def good(tmp_path):
+    return legacy(tmp_path / "good.h5", [entry("Dense", "fc", batch_input_shape=[None, 4])], {"fc": DENSE})
+
+
+def test_damaged_files_are_refused(tmp_path):
+    path = good(tmp_path)
+    assert load(path).forward(np.ones((1, 4))).shape == (1, 2)
+    whole = path.read_bytes()
+    (tmp_path / "cut.h5").write_bytes(whole[:-500])
+    with pytest.raises(FileError, match="truncated or damaged"):
+        load(tmp_path / "cut.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["model_config"] = "{"
+    with pytest.raises(FileError, match="configuration is not JSON"):
+        load(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["model_config"] = (
+            '{"class_name": "Sequential", "config": {"layers": [{"class_name": "Dense"}]}}'
+        )
+    with pytest.raises(FileError, match="configuration is not understood"):
+        load(path)
+
+
+def test_a_file_that_points_elsewhere_is_refused(tmp_path):
+    path = good(tmp_path)
+    with h5py.File(path, "r+") as file:
+        del file["model_weights/fc/fc/bias:0"]
+        file["model_weights/fc/fc/bias:0"] = h5py.ExternalLink("/etc/passwd", "/x")
+    with pytest.raises(FileError, match="bias:0 is a link"):
+        load(path)
+
+
+def test_a_dataset_of_absurd_size_is_refused(tmp_path):
+    path = good(tmp_path)
+    with h5py.File(path, "r+") as file:
+        del file["model_weights/fc/fc/kernel:0"]
+        file.create_dataset("model_weights/fc/fc/kernel:0", (10**6, 10**6), "f4", chunks=(1000, 1000))
+    with pytest.raises(FileError, match="claims 4000000000000 bytes, but stores 0"):
+        load(path)
+
+
+def archive(path, change=lambda members: None):
+    """A .keras file with its members changed."""
+    with zipfile.ZipFile(FOLDER / "sequential.keras") as given:
+        members = {name: given.read(name) for name in given.namelist()}
+    change(members)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, data in members.items():
+            made.writestr(name, data)
+    return path
+
+
+def test_archives_that_are_not_right_are_refused(tmp_path):
+    path = tmp_path / "a.keras"
+    load(archive(path))
+    with pytest.raises(FileError, match=r"'\.\./evil' leads out of the archive"):
+        load(archive(path, lambda m: m.update({"../evil": b"x"})))
+    with pytest.raises(FileError, match="'bomb' claims 100000000 bytes"):
+        load(archive(path, lambda m: m.update(bomb=bytes(10**8))))
+    with pytest.raises(FileError, match="no Keras model"):
+        load(archive(path, lambda m: m.pop("config.json")))
+    with pytest.raises(FileError, match=r"model.weights.h5 is damaged"):
+        load(archive(path, lambda m: m.update({"model.weights.h5": m["model.weights.h5"][:3000]})))
+
+    def drop(members):
+        buffer = io.BytesIO(members["model.weights.h5"])
+        with h5py.File(buffer, "r+") as file:
+            del file["layers/dense/vars"]
+        members["model.weights.h5"] = buffer.getvalue()
+
+    with pytest.raises(
+        FileError, match=r"layer 'dense' \(Dense\).*is to have 2 arrays of weights, but the file has 0"
+    ):
+        load(archive(path, drop))
+
+
+# ---------------------------------------------------------------- from the outside
+
+
+def test_convert_and_explain_on_the_command_line(tmp_path, capsys):
+    out = tmp_path / "model.h5"
+    assert main(["convert", str(FOLDER / "residual.keras"), "--out", str(out)]) == 0
+    data = np.load(FOLDER / "residual.npz")
+    a, b = load(FOLDER / "residual.keras", dtype=None), load(out, dtype=None)
+    assert a.dtype == b.dtype == np.float32
+    assert (a.forward(data["x"]) == b.forward(data["x"])).all()
+    np.save(tmp_path / "x.npy", data["x"])
+    args = [
+        "explain",
+        str(FOLDER / "residual.h5"),
+        str(tmp_path / "x.npy"),
+        "--out",
+        str(tmp_path / "o"),
+        "--heatmaps",
+        "0",
+    ]
+    assert main(args) == 0
+    with h5py.File(tmp_path / "o" / "relevance.h5") as file:
+        assert file["attribution"].shape == data["x"].shape
+    save(fuse(a)[0], tmp_path / "fused.h5")
+    assert main(["inspect", str(FOLDER / "residual.h5")]) == 0
+    assert "normalization layers fused" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", ["h5", "keras"])
+def test_shared_mnist_model(ending):
+    path, data = SHARED / "models" / f"Moonflower2022_mnist_model.{ending}", SHARED / "data" / "mnist.npz"
+    if not (path.exists() and data.exists()):
+        pytest.skip("the shared models and data are not here")
+    network = load(path, dtype=np.float32)
+    with np.load(data) as file:
+        x, y = file["x_test"][:, :, :, None] / np.float32(255), file["y_test"]
+    assert (network.forward(x).argmax(1) == y).mean() >= 0.99
+
+
+def test_shared_resnet8(tmp_path):
+    """ResNet-8 of MLCommons (Keras 2); its 87.19 % on CIFAR-10 is checked where the images are."""
+    path = SHARED / "models" / "mlcommons_resnet8_cifar10.h5"
+    if not path.exists():
+        pytest.skip("the shared models are not here")
+    network = load(path)
+    fused, report = fuse(network)
+    assert report.exact and len(report.entries) == 7
+    x = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3))
+    assert_allclose(fused.forward(x), network.forward(x), rtol=1e-10, atol=1e-12)
+    images = os.environ.get("NUMPYLRP_CIFAR10")
+    if images is None:
+        pytest.skip("NUMPYLRP_CIFAR10 does not name an npz with x_test and y_test")
+    with np.load(images) as data:
+        x, y = data["x_test"], data["y_test"]
+    network = network.astype(np.float32)
+    right = sum(
+        (network.forward(x[n : n + 500]).argmax(1) == y[n : n + 500]).sum() for n in range(0, 10_000, 500)
+    )
+    assert right == 8719
