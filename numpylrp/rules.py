@@ -149,7 +149,6 @@ def signed_parts(x, along: Callable, against: Callable, bias=None) -> list[Part]
     up, down = split(x)
     parts = [] if up is None else [Part(up, along)]
     parts += [] if down is None else [Part(down, against)]
-    parts = parts or [Part(x, along)]
     return [parts[0]._replace(bias=bias), *parts[1:]]
 
 

@@ -227,23 +227,23 @@ def _normalization(b, name, c, x, v):
     return b.add(name, L.Affine(scale, -mean * scale, axis(x[0], -1 if at is None else at)), x[0])
 
 
+def _pairs(given: Any, rank: int) -> list[tuple[int, int]]:
+    """(before, behind) for each axis, from one number, one for each axis, or pairs."""
+    pairs = [given] * rank if isinstance(given, int) else list(given)
+    pairs = [pairs] if rank == 1 and len(pairs) == 2 else pairs
+    return [(p, p) if isinstance(p, int) else tuple(p) for p in pairs]
+
+
 def _zero_padding(rank: int):
     def build(b, name, c, x, v):
-        given = c["padding"]
-        pairs = [(given, given)] * rank if isinstance(given, int) else list(given)
-        pairs = [pairs] if rank == 1 and isinstance(pairs[0], int) else pairs
-        pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in pairs]
-        return b.add(name, L.ZeroPadding(((0, 0), *pairs)), _images(b, x[0], c))
+        return b.add(name, L.ZeroPadding(((0, 0), *_pairs(c["padding"], rank))), _images(b, x[0], c))
 
     return build
 
 
 def _cropping(rank: int):
     def build(b, name, c, x, v):
-        given = c["cropping"]
-        pairs = [(given, given)] * rank if isinstance(given, int) else list(given)
-        pairs = [pairs] if rank == 1 and isinstance(pairs[0], int) else pairs
-        pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in pairs]
+        pairs = _pairs(c["cropping"], rank)
         stop = (None, *(-behind or None for _, behind in pairs))
         return b.add(name, L.Slice((0, *(before for before, _ in pairs)), stop), _images(b, x[0], c))
 

@@ -115,7 +115,7 @@ def products(network, composite: str) -> float:
         layer = node.layer
         if not isinstance(layer, (Conv2D, Dense)):
             continue
-        size = np.prod(network_shape(network, node.name)) * layer.weight[0].size
+        size = np.prod(network.shapes[node.name]) * layer.weight[0].size
         times = 2  # forward and back
         if isinstance(layer, Conv2D) and composite != "epsilon":
             times = {"epsilon-alpha2-beta1": 5}.get(composite, 3)
@@ -130,11 +130,6 @@ def products(network, composite: str) -> float:
         first = False
         total += times * size
     return float(total)
-
-
-def network_shape(network, name: str) -> tuple:
-    """The sample shape of a layer's output."""
-    return network.shapes[name]
 
 
 def peak_of_machine(dtype) -> float:
