@@ -85,7 +85,8 @@ class Network:
         nodes = _sorted(_nodes(layers, next(iter(self.inputs))), self.inputs)
         if not nodes:
             raise LRPError("a network needs at least one layer")
-        dtype = np.result_type(np.float32, *(a for n in nodes for a in n.layer.arrays().values()))
+        arrays = [a for n in nodes for a in n.layer.arrays().values()]
+        dtype = np.result_type(*arrays) if arrays else np.dtype(np.float64)
         self.dtype: np.dtype = dtype
         cast = {id(n.layer): n.layer.astype(dtype) for n in nodes}
         self.nodes: tuple[Node, ...] = tuple(Node(n.name, cast[id(n.layer)], n.inputs) for n in nodes)
@@ -133,8 +134,8 @@ class Network:
         return self.rebuilt((n.name, layer if n.name == name else n.layer, n.inputs) for n in self.nodes)
 
     def rebuilt(self, layers: Iterable[tuple]) -> Network:
-        """A network of these layers with the inputs, outputs and metadata of this one."""
-        return Network(layers, self.inputs, self.outputs, self.metadata)
+        """A network of these layers with the inputs, outputs, metadata and dtype of this one."""
+        return Network(layers, self.inputs, self.outputs, self.metadata).astype(self.dtype)
 
     def astype(self, dtype: Any) -> Network:
         """The same network with parameters of this dtype, in which it then computes."""
@@ -142,8 +143,9 @@ class Network:
         if dtype == self.dtype:
             return self
         cast = {id(n.layer): n.layer.astype(dtype) for n in self.nodes}
-        network = self.rebuilt((n.name, cast[id(n.layer)], n.inputs) for n in self.nodes)
-        network.dtype = dtype
+        layers = ((n.name, cast[id(n.layer)], n.inputs) for n in self.nodes)
+        network = Network(layers, self.inputs, self.outputs, self.metadata)
+        network.dtype = dtype  # also where there is no parameter to tell
         return network
 
     def batch(self, x: Any) -> dict[str, np.ndarray]:

@@ -538,6 +538,15 @@ def test_a_network_computes_in_one_dtype():
     assert numpylrp.explain(small, np.ones((1, 2))).relevance.dtype == np.float32
 
 
+def test_a_network_without_parameters_computes_in_float64_unless_told():
+    network = Network([("relu", ReLU())], (2,))
+    assert network.dtype == np.float64 and network.forward(np.ones((1, 2), np.float32)).dtype == np.float64
+    small = network.astype(np.float32)
+    assert small.dtype == small.replace("relu", Tanh()).dtype == np.float32
+    mixed = Network([("fc", Dense(np.ones((2, 2), np.float32)))], (2,))
+    assert mixed.replace("fc", Dense(np.ones((2, 2)))).dtype == np.float32
+
+
 def test_shared_layers_stay_shared():
     network = graph()
     assert network["a"] is network["b"]

@@ -617,6 +617,18 @@ def test_shipped_networks(name, weights):
     assert ("advise against" in str(report)) == (name == "mnist_fc_bn")
 
 
+def test_the_warning_is_about_what_dense_layers_take_and_give():
+    rng = np.random.default_rng(0)
+    warned = [
+        ([bn(rng, 5), dense(rng, 5, 2)], (5,)),
+        ([dense(rng, 5, 4), ReLU(), bn(rng, 4), dense(rng, 4, 2)], (5,)),
+        ([dense(rng, 5, 4), bn(rng, 4, -1)], (3, 5)),
+    ]
+    quiet = ([conv(rng, 3, 4), bn(rng, 4), ReLU(), GlobalAveragePool(), dense(rng, 4, 2)], IMAGE)
+    assert all(fuse(position(*case), probe=0)[1].warnings for case in warned)
+    assert not fuse(position(*quiet), probe=0)[1].warnings
+
+
 # ---------------------------------------------------------------- treatments
 
 

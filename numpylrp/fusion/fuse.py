@@ -222,7 +222,7 @@ def _rebuilt(network: Network, changes: dict[str, Layer], name: str, left_over: 
             layer = left_over or L.Identity()
         reads = node.inputs if keep else tuple(source if n == name else n for n in node.inputs)
         layers.append((node.name, layer.astype(network.dtype), reads))
-    return network.rebuilt(layers).astype(network.dtype)
+    return network.rebuilt(layers)
 
 
 def _position(network: Network, node: Node) -> str:
@@ -234,17 +234,13 @@ def _position(network: Network, node: Node) -> str:
 
 
 def _normalized_dense(network: Network) -> bool:
-    """Whether a batch normalization lies beside dense layers (through activations and the like)."""
-    for node in network.nodes:
-        if isinstance(node.layer, L.BatchNorm) and node.inputs[0] in network:
-            before = network.node(node.inputs[0])
-            while before.layer.family in ("activation", "shape") and before.inputs[0] in network:
-                if isinstance(before.layer, L.Flatten):
-                    break
-                before = network.node(before.inputs[0])
-            if isinstance(before.layer, L.Dense):
-                return True
-    return False
+    """Whether a batch normalization acts on what dense layers take or give."""
+    dense = {node.name for node in network.nodes if isinstance(node.layer, L.Dense)}
+    return bool(dense) and any(
+        len(network.shapes[node.name]) == 1 or node.inputs[0] in dense
+        for node in network.nodes
+        if isinstance(node.layer, L.BatchNorm)
+    )
 
 
 def probe_inputs(network: Network, count: int) -> dict[str, np.ndarray]:
