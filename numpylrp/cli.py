@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -10,9 +11,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 from . import __version__, fuse, load, save
 from .composite import PRESETS
-from .errors import LRPError
+from .errors import FileError, LRPError
 from .explain import NORMALIZATION, flow, prepared
 from .files import whole
 from .inputs import Samples, samples
@@ -32,6 +35,14 @@ examples:
 FUSE = """\
 examples:
   numpylrp fuse weights/mnist_cnn_bn.h5 --out fused.h5
+"""
+CONVERT = """\
+examples:
+  numpylrp convert model.keras --out model.h5
+  numpylrp convert model.onnx --class-names labels.txt --input-range 0 1 --out model.h5
+  numpylrp convert tensors.h5 --architecture network.json --out model.h5
+
+PyTorch modules are written where PyTorch is, by numpylrp.export.torch.save.
 """
 EXPLAIN = """\
 examples:
@@ -74,10 +85,27 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--out", required=True, metavar="FILE", help="HDF5 file to write, in float64")
     one.add_argument("--layers", nargs="+", metavar="NAME", help="only these; an error where it is not exact")
 
-    one = commands.add_parser("convert", help="write a Keras model in our own schema")
+    one = commands.add_parser(
+        "convert",
+        help="write a model of another format in our own schema",
+        formatter_class=raw,
+        epilog=CONVERT,
+    )
     one.set_defaults(command=convert)
-    one.add_argument("model", metavar="MODEL", help=".h5, .hdf5 or .keras")
+    one.add_argument("model", metavar="MODEL", help="Keras' .h5, .hdf5 or .keras, .onnx, or tensors in HDF5")
     one.add_argument("--out", required=True, metavar="FILE", help="HDF5 file to write")
+    one.add_argument("--architecture", metavar="FILE", help="JSON, for weights alone (default: beside them)")
+    one.add_argument("--class-names", metavar="FILE", help="a name a line, or a JSON list or object")
+    one.add_argument(
+        "--input-range", nargs=2, type=_fraction, metavar=("LOW", "HIGH"), help="bounds of the input"
+    )
+    one.add_argument(
+        "--input-shape",
+        nargs="+",
+        type=_count,
+        metavar="N",
+        help="sample shape, where an .onnx leaves it open",
+    )
 
     one = commands.add_parser(
         "explain", help="explain samples with a model", formatter_class=raw, epilog=EXPLAIN
@@ -197,18 +225,44 @@ def write_fused(args: argparse.Namespace) -> None:
 
 def convert(args: argparse.Namespace) -> None:
     """Write a model of another format in our own schema."""
-    network = load(args.model, dtype=None)
+    if args.input_shape:
+        from .export import onnx
+
+        network = onnx.convert(args.model, input_shape=args.input_shape)
+    else:
+        network = load(args.model, dtype=None, architecture=args.architecture)
+    if args.class_names:
+        network.metadata["class_names"] = _names(Path(args.class_names), network)
+    if args.input_range:
+        network.metadata["input_range"] = args.input_range
     save(network, args.out)
     print(f"{args.out}: {network!r}")
+
+
+def _names(path: Path, network: Network) -> list[str]:
+    """Class names from a file: a line each (with or without a number before), or JSON."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = json.loads(text) if path.suffix == ".json" else text.split("\n")
+    except ValueError as error:
+        raise FileError(f"{path} is not JSON ({error})") from None
+    if isinstance(names, dict):  # {"0": "cat"} or ImageNet's {"0": ["n02123045", "tabby"]}
+        names = [names[k] for k in sorted(names, key=lambda k: int(k) if k.isdecimal() else k)]
+    names = [str(n[-1] if isinstance(n, list) else n).strip() for n in names]
+    names = [n for n in names if n]
+    if all(n.split()[0] == str(k) and len(n.split()) > 1 for k, n in enumerate(names)):
+        names = [n.split(maxsplit=1)[1] for n in names]
+    classes = network.shapes[network.outputs[0]]
+    if len(names) not in classes:
+        raise FileError(f"{path} has {len(names)} class names, but the network's output has shape {classes}")
+    return names
 
 
 def explain(args: argparse.Namespace) -> None:
     """Explain samples; write relevance, heatmaps and an audit."""
     network = load(args.model, dtype=args.dtype)
     given = samples(args.inputs, network, args.dataset, args.labels, args.scale, args.resize)
-    if args.first:
-        given.source = given.source[: args.first]
-        given.labels = None if given.labels is None else given.labels[: args.first]
+    given.first = args.first
     count = len(given) if args.heatmaps < 0 else min(args.heatmaps, len(given))
     if count:
         from . import plot
@@ -254,8 +308,6 @@ def _progress(started: float):
 
 
 def _report_accuracy(path: Path) -> None:
-    import h5py
-
     with h5py.File(path) as file:
         if "label" in file:
             right = int((file["label"][()] == file["prediction"][()]).sum())
@@ -263,8 +315,6 @@ def _report_accuracy(path: Path) -> None:
 
 
 def _heatmaps(network: Network, given: Samples, out: Path, count: int) -> None:
-    import h5py
-
     from . import plot
 
     names = network.metadata.get("class_names")

@@ -19,3 +19,7 @@ class FileError(LRPError):
 
 class NonFiniteError(LRPError):
     """NaN or infinity in weights, inputs, activations or relevance."""
+
+
+class MissingExtraError(LRPError, ImportError):
+    """An optional package is not installed; the message says which extra has it."""

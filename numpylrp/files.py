@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
 
 from .errors import FileError
 
@@ -37,8 +40,7 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
-@contextmanager
-def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
+def open_hdf5(path: str | os.PathLike) -> h5py.File:
     """An HDF5 file to read, or a `FileError` that tells missing, other and damaged files apart.
 
     A file from a stranger must hold its own data: one that points to other files is refused.
@@ -59,9 +61,19 @@ def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
         if start == b"\x89HDF\r\n\x1a\n":
             raise FileError(f"{path} is an HDF5 file, but truncated or damaged ({error})") from error
         raise FileError(f"{path} is not an HDF5 file") from error
-    with file:
+    try:
+        keeps_to_itself(file, path)
+    except OSError as error:
+        file.close()
+        raise FileError(f"{path} is an HDF5 file, but damaged ({error})") from error
+    return file
+
+
+@contextmanager
+def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
+    """`open_hdf5` for a while; what turns out to be damaged in between is a `FileError` too."""
+    with open_hdf5(path) as file:
         try:
-            keeps_to_itself(file, path)
             yield file
         except OSError as error:
             raise FileError(f"{path} is an HDF5 file, but damaged ({error})") from error
@@ -84,3 +96,26 @@ def keeps_to_itself(group: h5py.Group, path: Path, seen: set | None = None) -> N
             keeps_to_itself(item, path, seen)
         elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
             raise FileError(f"{path}: the data of {where} lie in another file")
+
+
+def stored_array(data: Any, where: str) -> np.ndarray:
+    """A dataset of numbers, if it is one and not larger than what is stored can be."""
+    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu":
+        raise FileError(f"{where} is not an array of numbers in this file")
+    if data.nbytes > 2**20 + 1100 * data.id.get_storage_size():
+        raise FileError(f"{where} claims {data.nbytes} bytes, but stores {data.id.get_storage_size()}")
+    return data[()]
+
+
+def read_json(path: str | os.PathLike) -> dict:
+    """The object in a JSON file."""
+    path = Path(path)
+    if not path.exists():
+        raise FileError(f"{path} does not exist")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise FileError(f"{path} is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise FileError(f"{path} is to be a JSON object, not a {type(value).__name__}")
+    return value

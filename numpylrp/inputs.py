@@ -11,7 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .errors import FileError, LRPError, ShapeError
+from .errors import FileError, LRPError, MissingExtraError, ShapeError
+from .files import open_hdf5
 from .network import Network
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -28,12 +29,16 @@ class Samples:
     shape : tuple
         Sample shape that the network takes.
     labels : (N,) array or None
-    low, high : float or None
-        What 0 and 255 of an image file become.
+    range : (low, high) or None
+        What 0 and 255 of an image file become, and arrays are checked against.
     scale : float
         Factor for values of array files.
     resize : bool
         Bring images to the size that the network takes.
+    first : int or None
+        Only that many.
+    identity : tuple
+        Which files these are, and in what state, so that a run is not resumed with others.
     """
 
     source: Any
@@ -42,11 +47,14 @@ class Samples:
     range: tuple[Any, Any] | None = None
     scale: float = 1.0
     resize: bool = False
+    first: int | None = None
+    identity: tuple = ()
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.source) if self.first is None else min(self.first, len(self.source))
 
     def __getitem__(self, rows: slice) -> np.ndarray:
+        rows = slice(*rows.indices(len(self)))
         if isinstance(self.source, list):
             return np.stack([self._image(path) for path in self.source[rows]])
         try:
@@ -71,7 +79,7 @@ class Samples:
         try:
             from PIL import Image, UnidentifiedImageError
         except ImportError:
-            raise LRPError("reading images needs Pillow: pip install 'numpylrp[plot]'") from None
+            raise MissingExtraError("reading images needs Pillow: pip install 'numpylrp[plot]'") from None
         last = len(self.shape) == 3 and self.shape[0] not in (1, 3) and self.shape[2] in (1, 3)
         channels, *size = (self.shape[2], *self.shape[:2]) if last else self.shape
         try:
@@ -134,11 +142,16 @@ def samples(
         if not path.exists():
             raise FileError(f"{path} does not exist")
     given = network.metadata.get("input_range")
-    options = {"scale": scale, "range": None if given is None else (given[0], given[1])}
+    options = {
+        "scale": scale,
+        "identity": _identity(files, dataset),
+        "range": None if given is None else (given[0], given[1]),
+    }
     if len(files) == 1 and files[0].is_dir():
         files = sorted(f for f in files[0].iterdir() if f.suffix.lower() in IMAGES)
         if not files:
             raise FileError(f"{paths[0]} is a folder without images ({', '.join(IMAGES)})")
+        options["identity"] = _identity(files, dataset)
     if all(path.suffix.lower() in IMAGES for path in files):
         if len(shape) not in (2, 3):
             raise ShapeError(f"the network takes samples of shape {shape}, not images")
@@ -150,6 +163,11 @@ def samples(
     if len(source) == 0:
         raise ShapeError(f"{files[0]} holds no samples: the array has shape {source.shape}")
     return Samples(source, shape, _labels(arrays, labels, len(source), files[0]), **options)
+
+
+def _identity(files: list[Path], dataset: str | None) -> tuple:
+    states = [file.stat() for file in files]
+    return (dataset, *((f.name, s.st_size, s.st_mtime_ns) for f, s in zip(files, states)))
 
 
 def _arrays(path: Path) -> dict[str, Any]:
@@ -164,10 +182,7 @@ def _arrays(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, EOFError) as error:
         raise FileError(f"{path} can't be read as {kind}: {error}") from error
     if kind in (".h5", ".hdf5", ".hdf"):
-        try:
-            file = h5py.File(path, "r")
-        except OSError as error:
-            raise FileError(f"{path} is not an HDF5 file, or damaged ({error})") from error
+        file = open_hdf5(path)
         arrays: dict[str, Any] = {}
         file.visititems(
             lambda name, item: arrays.update({name: item}) if isinstance(item, h5py.Dataset) else None

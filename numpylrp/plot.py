@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import LRPError, ShapeError
+from .errors import MissingExtraError, ShapeError
 from .files import whole
 
 COLOURS = np.array(
@@ -24,7 +24,9 @@ def require(*modules: str) -> None:
         try:
             importlib.import_module(module)
         except ImportError:
-            raise LRPError("pictures need matplotlib and Pillow: pip install 'numpylrp[plot]'") from None
+            raise MissingExtraError(
+                "pictures need matplotlib and Pillow: pip install 'numpylrp[plot]'"
+            ) from None
 
 
 def flat_map(R: np.ndarray) -> np.ndarray:

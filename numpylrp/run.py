@@ -39,8 +39,8 @@ CHUNK = 64
 
 
 def fingerprint(network: Network) -> str:
-    """A hash of what the network computes: its layers, wiring and weights."""
-    digest = hashlib.sha256()
+    """A hash of what the network computes: its layers, wiring and weights, and what is said of its inputs."""
+    digest = hashlib.sha256(json.dumps(network.metadata, sort_keys=True, default=str).encode())
     for node in network.nodes:
         digest.update(repr((node, sorted(node.layer.arrays()))).encode())
         for _, array in sorted(node.layer.arrays().items()):
@@ -97,7 +97,8 @@ def run(
         "seed": str(seed),
         "target": str(target),
         "samples": len(samples),
-        "first_sample": hashlib.sha256(np.ascontiguousarray(samples[0:1]).tobytes()).hexdigest()[:16],
+        "source": hashlib.sha256(repr(samples.identity).encode()).hexdigest()[:16],
+        "options": str(sorted(options.items())),
         "scale": samples.scale,
     }
     path = Path(path)

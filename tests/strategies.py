@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from numpylrp.layers import (
+    AdaptiveAveragePool,
     Affine,
     AveragePool1D,
     AveragePool2D,
@@ -70,7 +71,11 @@ def convolutions(draw, kinds=(Conv1D, Conv2D, Conv2DTranspose)):
 @st.composite
 def pools(draw):
     """An average, sum or global pooling and a sample shape that it takes."""
-    kind = draw(st.sampled_from([AveragePool2D, SumPool2D, AveragePool1D, GlobalAveragePool, GlobalSumPool]))
+    kinds = [AveragePool2D, SumPool2D, AveragePool1D, GlobalAveragePool, GlobalSumPool, AdaptiveAveragePool]
+    kind = draw(st.sampled_from(kinds))
+    if kind is AdaptiveAveragePool:
+        size = draw(st.lists(st.integers(1, 5), min_size=1, max_size=2))
+        return kind(size), (draw(st.integers(1, 2)), *(draw(st.integers(1, 7)) for _ in size))
     if kind in (GlobalAveragePool, GlobalSumPool):
         return kind(draw(st.booleans())), (2, draw(st.integers(1, 4)), draw(st.integers(1, 4)))
     each = lambda low, high: tuple(draw(st.integers(low, high)) for _ in range(kind.rank))  # noqa: E731

@@ -205,6 +205,30 @@ def test_a_stopped_run_goes_on(model, images, tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "out" / "relevance.h5.part").exists()
 
 
+def test_a_run_with_other_inputs_begins_anew(model, images, tmp_path, capsys, monkeypatch):
+    """Also where the first sample and the number of samples are the same."""
+    monkeypatch.setattr(numpylrp.run, "CHUNK", 4)
+    args = ["explain", model, tmp_path / "x.npy", "--out", tmp_path / "out", "--heatmaps", 0]
+    real, calls = numpylrp.run.explain, []
+
+    def stop_at_the_second(network, x, *rest, **options):
+        calls.append(len(x))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(network, x, *rest, **options)
+
+    monkeypatch.setattr(numpylrp.run, "explain", stop_at_the_second)
+    np.save(tmp_path / "x.npy", images)
+    assert call(capsys, *args)[0] == 130
+    others = images.copy()
+    others[1] = others[1] / 2
+    np.save(tmp_path / "x.npy", others)
+    assert call(capsys, *args)[0] == 0
+    with h5py.File(tmp_path / "out" / "relevance.h5") as file:
+        expected = explain(load(model), others).relevance
+        assert_allclose(file["attribution"][()], expected, rtol=1e-12, atol=1e-14)
+
+
 def test_another_run_does_not_go_on_with_it(model, images, tmp_path, capsys, monkeypatch):
     np.save(tmp_path / "x.npy", images)
     monkeypatch.setattr(numpylrp.run, "CHUNK", 4)

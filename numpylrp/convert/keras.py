@@ -18,9 +18,10 @@ import h5py
 import numpy as np
 
 from ..errors import FileError, LRPError, UnsupportedError
-from ..files import keeps_to_itself, opened
+from ..files import keeps_to_itself, opened, read_json, stored_array
 from ..network import Network
 from .keras_layers import BUILDERS, Builder, Tensor, build, variables
+from .tensors import beside
 
 MODELS = ("Sequential", "Functional", "Model")
 LARGEST = 2**34
@@ -59,7 +60,7 @@ def load(
     with opened(path) as file:
         text = file.attrs.get("model_config")
         if text is None:
-            config = _beside(path, architecture)
+            config = read_json(beside(path) if architecture is None else architecture)
             source = _Legacy(file, path) if "layer_names" in file.attrs else _Stored(file)
         else:
             config, source = _json(text, path), _Legacy(file["model_weights"], path)
@@ -73,14 +74,6 @@ def _json(text: Any, path: Path) -> dict:
         return json.loads(text.decode() if isinstance(text, bytes) else text)
     except (ValueError, UnicodeDecodeError) as error:
         raise FileError(f"{path}: the configuration is not JSON ({error})") from None
-
-
-def _beside(path: Path, architecture: Any) -> dict:
-    stem = re.sub(r"(\.weights)?\.(h5|hdf5)$", "", path.name)
-    at = path.with_name(f"{stem}.json") if architecture is None else Path(architecture)
-    if not at.exists():
-        raise FileError(f"{path} holds weights only, and its architecture {at} does not exist")
-    return _json(at.read_text(encoding="utf-8"), at)
 
 
 def _archive(path: Path) -> tuple[dict, dict, h5py.File]:
@@ -108,15 +101,6 @@ def _archive(path: Path) -> tuple[dict, dict, h5py.File]:
     return config, metadata, file
 
 
-def read(data: Any, where: str) -> np.ndarray:
-    """A dataset of weights, if it is one and not larger than what is stored can be."""
-    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu":
-        raise FileError(f"{where} is not an array of numbers")
-    if data.nbytes > 2**20 + 1100 * data.id.get_storage_size():
-        raise FileError(f"{where} claims {data.nbytes} bytes, but stores {data.id.get_storage_size()}")
-    return data[()]
-
-
 class _Legacy:
     """Weights by layer name, as .h5 files of Keras 1 to 3 have them."""
 
@@ -132,7 +116,7 @@ class _Legacy:
         for n in names:
             if n not in group:
                 raise FileError(f"{self.path}: layer {name!r}: the weights {n!r} are missing")
-        return [read(group[n], f"{self.path}: {n} of layer {name!r}") for n in names]
+        return [stored_array(group[n], f"{self.path}: {n} of layer {name!r}") for n in names]
 
     def _names(self, group: h5py.Group) -> list:
         if "weight_names" in group.attrs:
@@ -198,7 +182,7 @@ class _Stored:
         if at not in self.group:
             return []
         group = self.group[at]
-        return [read(group[k], f"{group.name}/{k} (layer {name!r})") for k in sorted(group, key=int)]
+        return [stored_array(group[k], f"{group.name}/{k} (layer {name!r})") for k in sorted(group, key=int)]
 
     def model(self, name: str, index: str, config: dict) -> _Stored:
         """A model inside."""

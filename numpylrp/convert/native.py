@@ -32,7 +32,7 @@ import h5py
 import numpy as np
 
 from ..errors import FileError, LRPError, UnsupportedError
-from ..files import opened, whole
+from ..files import opened, stored_array, whole
 from ..layers import KINDS, Layer
 from ..network import Network
 
@@ -159,7 +159,9 @@ def _layer(group: h5py.Group, name: str, path: Any) -> Layer:
             f"{path}: layer {name!r} is of the unknown kind {kind!r}; there are {', '.join(KINDS)}"
         )
     options = _json(group, "options", path)
-    arrays = {key: _array(data, name, path) for key, data in group.items()}
+    arrays = {
+        key: stored_array(data, f"{path}: {data.name} of layer {name!r}") for key, data in group.items()
+    }
     fields = {f.name: f for f in dataclasses.fields(KINDS[kind])}
     for key in (*options, *arrays):
         if key not in fields:
@@ -172,21 +174,16 @@ def _layer(group: h5py.Group, name: str, path: Any) -> Layer:
     if missing:
         raise FileError(f"{path}: layer {name!r} ({kind}) lacks {', '.join(missing)}")
     try:
-        return KINDS[kind](**{key: _tuples(value) for key, value in options.items()}, **arrays)
+        return KINDS[kind](**{key: tuples(value) for key, value in options.items()}, **arrays)
     except LRPError as error:
         raise type(error)(f"{path}: layer {name!r}: {error}") from None
     except TypeError as error:
         raise FileError(f"{path}: layer {name!r} ({kind}): {error}") from None
 
 
-def _array(data: Any, name: str, path: Any) -> np.ndarray:
-    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu":
-        raise FileError(f"{path}: {data.name} of layer {name!r} is not an array of numbers in this file")
-    return data[()]
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def tuples(value: Any) -> Any:
+    """Lists of JSON as tuples."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
 _NEEDED = object()

@@ -5,9 +5,11 @@ from .activation import (
     GELU,
     SELU,
     Activation,
+    Clip,
     HardSigmoid,
     HardSwish,
     LeakyReLU,
+    LogSoftmax,
     PReLU,
     ReLU,
     Sigmoid,
@@ -24,6 +26,7 @@ from .lrn import LRN
 from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from .norm import Affine, BatchNorm
 from .pool import (
+    AdaptiveAveragePool,
     AveragePool1D,
     AveragePool2D,
     GlobalAveragePool,

@@ -232,6 +232,28 @@ class HardSwish(Activation):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class Clip(Activation):
+    """``min(max(x, low), high)``: PyTorch's hardtanh, ONNX' Clip.
+
+    Examples
+    --------
+    >>> Clip(-1, 1).forward(np.array([[-3.0, 0.5, 2.0]]))
+    array([[-1. ,  0.5,  1. ]])
+    """
+
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.low is not None and self.high is not None and not self.low <= self.high:
+            raise LRPError(f"Clip: low is to be at most high, not {self.low!r}, {self.high!r}")
+
+    def forward(self, x):
+        y = x if self.low is None else np.maximum(x, self.low)
+        return y if self.high is None else np.minimum(y, self.high)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Softmax(Activation):
     """``exp(x_k) / sum_l exp(x_l)`` along an axis of the sample (0: the channels or classes).
 
@@ -252,3 +274,11 @@ class Softmax(Activation):
 
     def forward(self, x):
         return special.softmax(x, axis=self.axis + 1 if self.axis >= 0 else self.axis)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LogSoftmax(Softmax):
+    """``log(Softmax(x))``; like it kept for `forward` and left out by the seeds."""
+
+    def forward(self, x):
+        return special.log_softmax(x, axis=self.axis + 1 if self.axis >= 0 else self.axis)

@@ -272,3 +272,66 @@ class GlobalAveragePool(GlobalSumPool):
 
     def parameters(self, shape):
         return np.ones(1) / np.prod(shape[1:]), None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AdaptiveAveragePool(Linear):
+    """Mean of windows that lie so that the output has a given size (PyTorch's adaptive pooling).
+
+    Along an axis of n values, window i of o reaches from ``floor(i n / o)`` to ``ceil((i + 1) n / o)``;
+    where o is no divisor of n, windows overlap and differ in size.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Size of the output, one for each spatial axis.
+
+    Examples
+    --------
+    >>> AdaptiveAveragePool((2,)).forward(np.array([[[1.0, 5.0, 9.0]]]))
+    array([[[3., 7.]]])
+    """
+
+    size: Any
+
+    family: ClassVar[str] = "pool"
+
+    def __post_init__(self) -> None:
+        size = tuple(self.size) if isinstance(self.size, (tuple, list)) else (self.size,)
+        if len(size) not in (1, 2) or not all(isinstance(n, (int, np.integer)) and n > 0 for n in size):
+            raise ShapeError(
+                f"AdaptiveAveragePool: size is to be one or two positive integers, not {self.size!r}"
+            )
+        object.__setattr__(self, "size", tuple(int(n) for n in size))
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != len(self.size) + 1:
+            raise ShapeError(
+                f"takes samples with {len(self.size)} spatial axes, but the input has shape {shape}"
+            )
+        return (shape[0], *self.size)
+
+    def _seen(self, shape: Shape) -> list[np.ndarray]:
+        """For each axis which values each window sees, (o, n), 1 or 0; a free axis has n = 1 here."""
+        seen = []
+        for n, o in zip(shape[1:], self.size):
+            first = np.arange(o) * n // o
+            behind = -(-(np.arange(1, o + 1) * n) // o)
+            at = np.arange(n)
+            seen.append(((at >= first[:, None]) & (at < behind[:, None])).astype(float))
+        return [np.ones((1, 1)), *seen][-2:]
+
+    def parameters(self, shape):
+        # One weight for each window, the same for all its values.
+        rows, cols = self._seen(shape)
+        return 1 / np.outer(rows.sum(1), cols.sum(1)), None
+
+    def linear(self, x, weight, bias):
+        rows, cols = (a.astype(x.dtype, copy=False) for a in self._seen(x.shape[1:]))
+        y = rows @ lift(x) @ cols.T * weight.astype(x.dtype, copy=False)
+        return y if len(self.size) == 2 else y[:, :, 0]
+
+    def adjoint(self, s, weight, shape):
+        rows, cols = (a.astype(s.dtype, copy=False) for a in self._seen(shape))
+        c = rows.T @ (lift(s) * weight.astype(s.dtype, copy=False)) @ cols
+        return c if len(self.size) == 2 else c[:, :, 0]

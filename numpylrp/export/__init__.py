@@ -1,0 +1,1 @@
+"""Models of other frameworks in our schema: exporters that run where the framework is installed."""

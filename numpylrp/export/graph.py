@@ -1,0 +1,286 @@
+"""What exporters share: a graph of tensor operations as a network of ours, one operation at a time.
+
+Frameworks write operations on whole arrays, the batch on axis 0; here values are samples, and an
+operation that would mix samples is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import layers as L
+from ..errors import LRPError, UnsupportedError
+from ..network import Network
+
+
+class Value(NamedTuple):
+    """A tensor of the model under construction: its name and the shape of one sample."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+Operand = Value | np.ndarray | float
+
+
+class Graph:
+    """Collects layers; knows the sample shape of every value."""
+
+    def __init__(self, inputs: dict[str, tuple[int, ...]]) -> None:
+        self.inputs = inputs
+        self.layers: list[tuple] = []
+        self._made: dict[Any, L.Layer] = {}
+        self._by_name: dict[str, tuple[L.Layer, tuple[Value, ...]]] = {}
+
+    def add(self, name: str, layer: L.Layer, *inputs: Value) -> Value:
+        """One more layer, under this name or one like it, and its output."""
+        free, n = name, 1
+        while free in self._by_name or free in self.inputs:
+            n += 1
+            free = f"{name}_{n}"
+        self.layers.append((free, layer, tuple(v.name for v in inputs)))
+        self._by_name[free] = layer, inputs
+        try:
+            return Value(free, layer.output_shape(*(v.shape for v in inputs)))
+        except LRPError as error:
+            raise type(error)(f"{free} ({type(layer).__name__}): {error}") from None
+
+    def shared(self, key: Any, make: Callable[[], L.Layer]) -> L.Layer:
+        """The layer made for these parameters before, or a new one."""
+        if repr(key) not in self._made:
+            self._made[repr(key)] = make()
+        return self._made[repr(key)]
+
+    def network(self, outputs: Sequence[Value], metadata: dict, dtype: Any) -> Network:
+        """The network, with these outputs, in this dtype."""
+        for n, value in enumerate(outputs):
+            if value.name in self.inputs:
+                outputs = [*outputs[:n], self.add("output", L.Identity(), value), *outputs[n + 1 :]]
+        return Network(self.layers, self.inputs, [v.name for v in outputs], metadata).astype(dtype)
+
+    # ------------------------------------------------------------ moves
+
+    def reshape(self, name: str, v: Value, shape: Sequence[int]) -> Value:
+        """The sample in another shape, one entry of which may be -1."""
+        size, known = math.prod(v.shape), math.prod(n for n in shape if n != -1)
+        shape = tuple(size // max(known, 1) if n == -1 else int(n) for n in shape)
+        if math.prod(shape) != size:
+            raise UnsupportedError(
+                f"{name}: a reshape of samples {v.shape} to {shape} would mix the samples of a batch"
+            )
+        if shape == v.shape:
+            return v
+        return self.add(name, L.Flatten() if len(shape) == 1 else L.Reshape(shape), v)
+
+    def batch_reshape(self, name: str, v: Value, shape: Sequence[int]) -> Value:
+        """Likewise with the batch, whose size is of no account, as the first entry."""
+        if not shape:
+            raise UnsupportedError(f"{name}: a reshape of the whole batch to one number is not supported")
+        rest = list(shape[1:])
+        if shape[0] == -1 and -1 in rest:
+            raise UnsupportedError(f"{name}: the shape {tuple(shape)} leaves two sizes open")
+        return self.reshape(name, v, rest)
+
+    def permute(self, name: str, v: Value, axes: Sequence[int]) -> Value:
+        """The axes in another order; the batch is axis 0 and stays."""
+        axes = [a % (len(v.shape) + 1) for a in axes]
+        if axes[0] != 0:
+            raise UnsupportedError(f"{name}: a transpose that moves the batch axis is not supported")
+        order = tuple(a - 1 for a in axes[1:])
+        return v if order == tuple(range(len(order))) else self.add(name, L.Transpose(order), v)
+
+    def axis(self, name: str, v: Value, axis: int, new: int = 0) -> int:
+        """An axis of the batch, which may count from the end, as an axis of the sample."""
+        at = axis % (len(v.shape) + 1 + new)
+        if at == 0:
+            raise UnsupportedError(f"{name}: works along the batch axis, which would mix samples")
+        return at - 1
+
+    def squeeze(self, name: str, v: Value, axes: Sequence[int] | None = None) -> Value:
+        """Without axes of size 1."""
+        at = range(len(v.shape)) if axes is None else [self.axis(name, v, a) for a in axes]
+        return self.reshape(name, v, [n for i, n in enumerate(v.shape) if not (i in at and n == 1)])
+
+    def unsqueeze(self, name: str, v: Value, axes: Sequence[int]) -> Value:
+        """With new axes of size 1."""
+        shape = list(v.shape)
+        for at in sorted(self.axis(name, v, a, new=len(axes)) for a in axes):
+            shape.insert(at, 1)
+        return self.reshape(name, v, shape)
+
+    def part(self, name: str, v: Value, at: int, start: Any, stop: Any, step: int = 1) -> Value:
+        """A slice along an axis of the sample."""
+        first, last, step = slice(start, stop, step).indices(v.shape[at])
+        if step < 1:
+            raise UnsupportedError(f"{name}: a slice with step {step} is not supported")
+        if (first, step) == (0, 1) and last == v.shape[at]:
+            return v
+        rank = len(v.shape)
+        starts, stops, steps = [0] * rank, [None] * rank, [1] * rank
+        starts[at], stops[at], steps[at] = first, last, step
+        return self.add(name, L.Slice(tuple(starts), tuple(stops), tuple(steps)), v)
+
+    def parts(self, name: str, v: Value, at: int, sizes: Sequence[int]) -> list[Value]:
+        """The sample cut along an axis."""
+        ends = np.cumsum([0, *sizes]).tolist()
+        return [self.part(f"{name}.{n}", v, at, *ends[n : n + 2]) for n in range(len(sizes))]
+
+    def select(self, name: str, v: Value, at: int, index: int) -> Value:
+        """One entry of an axis, which goes."""
+        index %= v.shape[at]
+        one = self.part(name, v, at, index, index + 1)
+        return self.reshape(name, one, [*v.shape[:at], *v.shape[at + 1 :]])
+
+    def pad(self, name: str, v: Value, pairs: Sequence[tuple[int, int]], value: Any = 0) -> Value:
+        """Zeros around the sample; negative padding cuts off."""
+        if value:
+            raise UnsupportedError(f"{name}: padding with {value} is not supported, only with 0")
+        for at, (a, b) in enumerate(pairs):
+            if min(a, b) < 0:
+                v = self.part(name, v, at, max(0, -a), v.shape[at] + min(0, b))
+        pairs = tuple((max(0, int(a)), max(0, int(b))) for a, b in pairs)
+        return self.add(name, L.ZeroPadding(pairs), v) if np.any(pairs) else v
+
+    def expand(self, name: str, v: Value, shape: Sequence[int]) -> Value:
+        """Axes of size 1 repeated."""
+        shape = [*v.shape[: len(shape)], *shape[len(v.shape) :]] if -1 in shape else list(shape)
+        v = self.reshape(name, v, (1,) * (len(shape) - len(v.shape)) + v.shape)
+        if any(n not in (1, m) for n, m in zip(v.shape, shape)):
+            raise UnsupportedError(f"{name}: samples {v.shape} can't be repeated to {tuple(shape)}")
+        size = tuple(m // n for n, m in zip(v.shape, shape))
+        return self.add(name, L.UpSampling(size), v) if max(size, default=1) > 1 else v
+
+    def join(self, name: str, values: Sequence[Value], at: int) -> Value:
+        """Concatenation along an axis of the sample."""
+        return values[0] if len(values) == 1 else self.add(name, L.Concatenate(at), *values)
+
+    # ------------------------------------------------------------ arithmetic
+
+    def affine(self, name: str, v: Value, scale: Any, shift: Any) -> Value:
+        """``scale * v + shift`` with constants, one a channel or any that broadcast to a sample."""
+        arrays = []
+        for given in (scale, shift):
+            array = np.asarray(given)
+            array = array.astype(np.float64) if array.dtype.kind != "f" else array
+            if array.ndim == len(v.shape) + 1 and len(array) == 1:
+                array = array[0]
+            array = array.reshape((1,) * (len(v.shape) - array.ndim) + array.shape)
+            if array.ndim != len(v.shape) or any(a not in (1, n) for a, n in zip(array.shape, v.shape)):
+                raise UnsupportedError(
+                    f"{name}: a constant of shape {np.shape(given)} with samples {v.shape} is not supported"
+                )
+            arrays.append(array)
+        full = np.broadcast_shapes(*(a.shape for a in arrays))
+        along = [at for at, n in enumerate(full) if n > 1]
+        if len(along) <= 1:
+            at = along[0] if along else 0
+            return self.add(name, L.Affine(*(a.reshape(-1) for a in arrays), axis=at), v)
+        flat = self.reshape(name, v, (-1,))
+        made = self.add(name, L.Affine(*(np.broadcast_to(a, v.shape).reshape(-1) for a in arrays)), flat)
+        return self.reshape(name, made, v.shape)
+
+    def combine(self, name: str, kind: str, a: Operand, b: Operand) -> Operand:
+        """``a + b``, ``a - b``, ``a * b`` or ``a / b`` of values and constants."""
+        if not isinstance(a, Value) and not isinstance(b, Value):
+            return {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}[kind](a, b)
+        if isinstance(a, Value) and isinstance(b, Value):
+            if kind == "/":
+                raise UnsupportedError(f"{name}: a quotient of two values of the network is not supported")
+            if len(a.shape) != len(b.shape):
+                raise UnsupportedError(
+                    f"{name}: samples {a.shape} and {b.shape} have different numbers of axes"
+                )
+            layer = {"+": L.Add(), "-": L.Subtract()}.get(kind) or L.Multiply(self._signal(a, b))
+            return self.add(name, layer, a, b)
+        if isinstance(a, Value):
+            scale = {"*": b, "/": 1 / np.asarray(b, float) if kind == "/" else 1}.get(kind, 1)
+            shift = {"+": b, "-": -np.asarray(b)}.get(kind, 0)
+            return self.affine(name, a, scale, shift)
+        if kind == "/":
+            raise UnsupportedError(f"{name}: division by a value of the network is not supported")
+        return self.affine(name, b, {"*": a, "-": -1}.get(kind, 1), 0 if kind == "*" else a)
+
+    def _signal(self, a: Value, b: Value) -> int | None:
+        """A factor that comes out of a sigmoid is a gate: the other one takes the relevance."""
+        gates = [self._gate(v) for v in (a, b)]
+        return gates.index(False) if gates.count(False) == 1 else None
+
+    def _gate(self, v: Value) -> bool:
+        while v.name in self._by_name:
+            layer, inputs = self._by_name[v.name]
+            if layer.family != "shape":
+                return isinstance(layer, (L.Sigmoid, L.HardSigmoid))
+            v = inputs[0]
+        return False
+
+    def several(self, name: str, kind: type, values: Sequence[Operand]) -> Value:
+        """A merge of two or more values."""
+        if not all(isinstance(v, Value) for v in values):
+            raise UnsupportedError(f"{name}: {kind.__name__} with a constant is not supported")
+        return values[0] if len(values) == 1 else self.add(name, kind(), *values)
+
+    def product(self, name: str, a: Operand, b: Operand, bias: np.ndarray | None = None) -> Value:
+        """``a @ b`` with a constant matrix b: a dense layer on the last axis."""
+        if isinstance(b, Value):
+            raise UnsupportedError(
+                f"{name}: a matrix product that is not with a constant from the right is not supported"
+            )
+        if np.ndim(b) != 2:
+            raise UnsupportedError(f"{name}: a matrix product with an array {np.shape(b)} is not supported")
+        return self.add(name, L.Dense(np.asarray(b).T, bias), a)
+
+    def reduced(self, name: str, kind: type, v: Value, axes: Sequence[int] | None, keep: bool) -> Value:
+        """Mean, sum or maximum (a global pooling) over axes of the batch."""
+        rank = len(v.shape)
+        over = sorted({self.axis(name, v, a) for a in (range(1, rank + 1) if axes is None else axes)})
+        if rank > 1 and over == list(range(1, rank)):
+            return self.add(name, kind(keep), v)
+        rest = [at for at in range(rank) if at not in over]
+        moved = self.permute(name, v, [0, *(at + 1 for at in (*rest, *over))])
+        flat = self.reshape(name, moved, (math.prod(v.shape[at] for at in rest), -1))
+        pooled = self.add(name, kind(), flat)
+        shape = (
+            [1 if at in over else n for at, n in enumerate(v.shape)] if keep else [v.shape[a] for a in rest]
+        )
+        return self.reshape(name, pooled, shape)
+
+    # ------------------------------------------------------------ pooling to a size
+
+    def adaptive(self, name: str, v: Value, out: Sequence[int | None], largest: bool) -> Value:
+        """Pooling to a given size: windows from floor(i n / out) to ceil((i + 1) n / out)."""
+        size = v.shape[1:]
+        out = tuple(n if o is None else int(o) for o, n in zip(out, size))
+        if all(o == 1 for o in out):
+            return self.add(name, (L.GlobalMaxPool if largest else L.GlobalAveragePool)(True), v)
+        if all(n % o == 0 for o, n in zip(out, size)):
+            kernel = tuple(n // o for o, n in zip(out, size))
+            if max(kernel) == 1:
+                return v
+            kinds = (L.MaxPool1D, L.MaxPool2D) if largest else (L.AveragePool1D, L.AveragePool2D)
+            return self.add(name, kinds[len(size) - 1](kernel), v)
+        if largest:
+            raise UnsupportedError(
+                f"{name}: adaptive maximum pooling of {size} to {out}, which is no divisor, is not supported"
+            )
+        return self.add(name, L.AdaptiveAveragePool(out), v)
+
+    def upsampled(self, name: str, v: Value, size: Sequence[float]) -> Value:
+        """Nearest neighbour with whole factors for the spatial axes."""
+        if any(s != round(s) or s < 1 for s in size):
+            raise UnsupportedError(
+                f"{name}: upsampling by {tuple(size)}, not by whole factors, is not supported"
+            )
+        return self.add(name, L.UpSampling((1, *(int(s) for s in size))), v)
+
+
+def images(name: str, v: Value, one: type, two: type) -> type:
+    """The layer for one or two spatial dimensions."""
+    if len(v.shape) not in (2, 3):
+        raise UnsupportedError(
+            f"{name}: takes samples (channels, *spatial) of 1 or 2 dimensions, not {v.shape}"
+        )
+    return one if len(v.shape) == 2 else two

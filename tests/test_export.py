@@ -1,0 +1,465 @@
+"""Exporters for PyTorch and ONNX, and networks from plain tensors."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from numpylrp import Network, explain, fuse, load, save
+from numpylrp.cli import main
+from numpylrp.convert import tensors
+from numpylrp.errors import FileError, LRPError, UnsupportedError
+from numpylrp.layers import KINDS, BatchNorm, Conv2D, Dense, Multiply, ReLU
+
+FOLDER = Path(__file__).parent / "exported"
+STORED = sorted(p.stem for p in FOLDER.glob("*.npz"))
+SHARED = Path(os.environ.get("NUMPYLRP_SHARED", Path(__file__).parents[2] / "shared"))
+
+sys.path.insert(0, str(FOLDER))
+import exported as make  # noqa: E402
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch is not installed")
+
+
+@pytest.fixture
+def exporter(torch):
+    from numpylrp.export import torch as exporter
+
+    return exporter
+
+
+@pytest.fixture
+def from_onnx():
+    pytest.importorskip("onnx", reason="the package onnx is not installed")
+    from numpylrp.export import onnx as from_onnx
+
+    return from_onnx
+
+
+def close(ours, theirs, tolerance):
+    ours = list(ours.values()) if isinstance(ours, dict) else [ours]
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs):
+        assert a.shape == b.shape
+        assert_allclose(a, b, rtol=0, atol=tolerance * max(1, abs(b).max()))
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_stored_models_give_what_the_framework_gave(name):
+    """PyTorch in float64; ONNX' reference evaluator in float32, hence the tolerance."""
+    data = np.load(FOLDER / f"{name}.npz")
+    network = load(FOLDER / f"{name}.h5")
+    x = dict(zip(network.inputs, (data[f"x{n}"] for n in range(len(network.inputs)))))
+    y = [data[k] for k in sorted(data) if k.startswith("y")]
+    close(network.forward(x), y, 2e-6 if name.startswith("onnx") else 1e-12)
+    fused, _ = fuse(network)
+    close(fused.forward(x), y, 2e-6 if name.startswith("onnx") else 1e-10)
+    relevance = explain(network, x, 0).relevance
+    for R, given in zip(relevance.values() if len(x) > 1 else [relevance], x.values()):
+        assert R.shape == given.shape and np.isfinite(R).all() and R.any()
+
+
+def test_what_is_stored_is_all_there_is_in_the_script():
+    assert len(STORED) == 14 and {n for n in STORED if n.startswith("onnx")} == set(make.onnx_models())
+
+
+@pytest.mark.parametrize("name", [n for n in STORED if not n.startswith("onnx")])
+def test_fresh_modules_equal_pytorch(name, exporter, tmp_path):
+    module, inputs = make.made(name, seed=7)
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    exporter.save(module, inputs if len(inputs) > 1 else inputs[0][:1], tmp_path / "m.h5")
+    assert all((before[k] == v).all() for k, v in module.state_dict().items())
+    _, others = make.made(name, seed=8, batch=3)
+    network = load(tmp_path / "m.h5")
+    x = dict(zip(network.inputs, (t.numpy() for t in others)))
+    close(network.forward(x), make.outputs(module, others), 1e-10)
+    module, others = module.float(), tuple(t.float() for t in others)
+    small = exporter.convert(module, others)
+    assert small.dtype == np.float32 or not [a for n in small.nodes for a in n.layer.arrays().values()]
+    close(small.forward(x), make.outputs(module, others), 1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n in STORED if n.startswith("onnx")])
+def test_fresh_onnx_models_equal_the_reference_evaluator(name, from_onnx, tmp_path):
+    import onnx
+
+    model, x, y = make.onnx_model(name, seed=5)
+    onnx.save(model, tmp_path / "m.onnx")
+    close(load(tmp_path / "m.onnx").forward(x), [y], 2e-6)
+    assert from_onnx.convert(model, example_input=x).dtype == np.float32
+
+
+def test_a_module_keeps_its_names_and_shares_layers(exporter):
+    module, inputs = make.made("constants", 0)
+    network = exporter.convert(module, inputs[0])
+    assert network["conv"] is network["conv_2"]
+    module, inputs = make.made("sound", 0)
+    assert [n.name for n in exporter.convert(module, inputs[0]).nodes][:3] == [
+        "steps.0",
+        "steps.1",
+        "steps.2",
+    ]
+
+
+def test_a_gate_gives_its_relevance_to_the_signal(exporter):
+    module, inputs = make.made("gates", 0)
+    network = exporter.convert(module, inputs[0])
+    assert sorted(n.layer.signal for n in network.nodes if isinstance(n.layer, Multiply)) == [0, 1]
+
+
+def test_preprocessing_and_names_of_classes_come_along(exporter, torch, tmp_path):
+    module, (x,) = make.made("plain", 0)
+    mean, std = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.3, 0.4])
+    network = exporter.save(
+        module, x, tmp_path / "m.h5", mean=mean, std=std, class_names=["cat", "dog", "cow"]
+    )
+    again = load(tmp_path / "m.h5")
+    assert again.metadata["class_names"] == ["cat", "dog", "cow"] and again.metadata["input_range"] == [0, 1]
+    pixels = np.random.default_rng(0).uniform(0, 1, (2, 3, 9, 8))
+    normal = (pixels - mean[:, None, None]) / std[:, None, None]
+    close(again.forward(pixels), make.outputs(module, [torch.from_numpy(normal)]), 1e-10)
+    assert explain(network, pixels, "dog", composite="epsilon-gamma-box").relevance.shape == pixels.shape
+    module.config = type("Config", (), {"id2label": {1: "b", 0: "a", 2: "c"}})()
+    assert exporter.convert(module, x).metadata["class_names"] == ["a", "b", "c"]
+
+
+def refused(torch):
+    """Modules that are refused, with an input and what the message says."""
+    nn, F = torch.nn, torch.nn.functional
+
+    class Does(nn.Module):
+        def __init__(self, what):
+            super().__init__()
+            self.what = what
+
+        def forward(self, x):
+            return self.what(x)
+
+    image = torch.randn(2, 3, 6, 6)
+    return {
+        "attention": (Does(lambda x: x.flatten(2) @ x.flatten(2).transpose(1, 2)), image, "matrix product"),
+        "lstm": (nn.LSTM(3, 2, batch_first=True), torch.randn(2, 4, 3), "lstm"),
+        "bilinear": (nn.Upsample(scale_factor=2, mode="bilinear"), image, "upsample_bilinear2d"),
+        "reflect": (nn.Conv2d(3, 2, 3, padding=1, padding_mode="reflect"), image, "mode 'reflect'"),
+        "batch": (nn.BatchNorm2d(3, track_running_stats=False), image, "would mix samples"),
+        "view": (Does(lambda x: x.view(1, -1)), image, "mix the samples"),
+        "mean": (Does(lambda x: x.mean(0)), image, "along the batch axis"),
+        "dropout": (Does(lambda x: F.dropout(x, training=True)), image, "training mode"),
+        "branch": (Does(lambda x: x if x.sum() > 0 else -x), image, "torch.export can't follow"),
+        "quotient": (Does(lambda x: x / (x + 1)), image, "quotient"),
+        "dilated": (nn.MaxPool2d(2, dilation=2), image, "dilation"),
+        "one pad": (nn.ConstantPad2d(1, 0.5), image, "padding with 0.5"),
+        "nothing": (Does(lambda x: torch.ones(2)), image, "depend on its input"),
+    }
+
+
+@pytest.mark.parametrize(
+    "case", [*"attention lstm bilinear reflect batch view mean dropout".split(), "branch"]
+)
+def test_what_has_no_layer_is_refused_by_name(case, exporter, torch):
+    module, x, message = refused(torch)[case]
+    with pytest.raises(UnsupportedError, match=message):
+        exporter.convert(module, x)
+
+
+@pytest.mark.parametrize("case", ["quotient", "dilated", "one pad", "nothing"])
+def test_what_would_be_wrong_is_refused(case, exporter, torch):
+    module, x, message = refused(torch)[case]
+    with pytest.raises(UnsupportedError, match=message):
+        exporter.convert(module, x)
+
+
+def test_a_network_that_computes_something_else_is_refused(exporter, monkeypatch):
+    """Whatever the reason: here, ReLU is taken for the identity."""
+    module, (x,) = make.made("plain", 0)
+    monkeypatch.setitem(exporter.OPERATIONS, "relu", exporter.OPERATIONS["contiguous"])
+    with pytest.raises(LRPError, match="would not compute what the module computes"):
+        exporter.convert(module, x)
+
+
+def test_bad_examples_are_refused(exporter):
+    module, (x,) = make.made("plain", 0)
+    for bad in (x.numpy(), x[:0], ()):
+        with pytest.raises(LRPError, match="example_input is to be a tensor"):
+            exporter.convert(module, bad)
+
+
+def test_onnx_files_that_are_none_or_lack_something(from_onnx, tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    for name in ("bad.onnx", "missing.onnx"):
+        with pytest.raises(FileError, match=r"is not an ONNX model|does not exist"):
+            load(tmp_path / name)
+    floats = lambda name, shape: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)  # noqa: E731
+    node = helper.make_node("Erf", ["x"], ["y"], name="odd")
+    graph = helper.make_graph([node], "g", [floats("x", ["n", 3, "h"])], [floats("y", None)])
+    onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
+    with pytest.raises(LRPError, match=r"3 x \? .*give input_shape"):
+        load(tmp_path / "m.onnx")
+    with pytest.raises(UnsupportedError, match="odd: the operator 'Erf' is not supported; there are Conv"):
+        from_onnx.convert(tmp_path / "m.onnx", input_shape=(3, 4))
+
+
+def test_onnx_on_the_command_line(from_onnx, tmp_path, capsys):
+    import onnx
+
+    model, x, y = make.onnx_model("onnx_images")
+    onnx.helper.set_model_props(model, {"class_names": '["a", "b", "c"]'})
+    onnx.save(model, tmp_path / "m.onnx")
+    assert main(["convert", str(tmp_path / "m.onnx"), "--out", str(tmp_path / "m.h5")]) == 0
+    network = load(tmp_path / "m.h5")
+    assert network.metadata["class_names"] == ["a", "b", "c"]
+    close(network.forward(x), [y], 2e-6)
+    (tmp_path / "labels.txt").write_text("0 tabby cat\n1 dog\n2 cow\n")
+    options = [
+        "--class-names",
+        str(tmp_path / "labels.txt"),
+        "--input-range",
+        "0",
+        "1/2",
+        "--input-shape",
+        *"378",
+    ]
+    assert main(["convert", str(tmp_path / "m.onnx"), *options, "--out", str(tmp_path / "m.h5")]) == 0
+    metadata = load(tmp_path / "m.h5").metadata
+    assert metadata["class_names"] == ["tabby cat", "dog", "cow"] and metadata["input_range"] == [0, 0.5]
+    (tmp_path / "labels.txt").write_text("cat\ndog")
+    assert main(["convert", str(tmp_path / "m.onnx"), *options, "--out", str(tmp_path / "n.h5")]) == 1
+    assert "2 class names" in capsys.readouterr().err and not (tmp_path / "n.h5").exists()
+
+
+# ---------------------------------------------------------------- plain tensors
+
+
+def state(tmp_path, **changes):
+    """Tensors of a small network under PyTorch's names, its architecture, and the network built by hand."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "net.conv.weight": rng.standard_normal((4, 3, 3, 3)),
+        "net.bn.weight": rng.standard_normal(4),
+        "net.bn.bias": rng.standard_normal(4),
+        "net.bn.running_mean": rng.standard_normal(4),
+        "net.bn.running_var": rng.uniform(0.3, 2, 4),
+        "net.bn.num_batches_tracked": np.array(7),
+        "net.head.weight": rng.standard_normal((2, 4)),
+        "net.head.bias": rng.standard_normal(2),
+    }
+    arrays.update(changes)
+    with h5py.File(tmp_path / "tensors.h5", "w") as file:
+        for name, array in arrays.items():
+            if array is not None:
+                file[name] = array
+    architecture = {
+        "input_shape": [3, 6, 6],
+        "prefix": "net.",
+        "class_names": ["a", "b"],
+        "layers": [
+            {"name": "conv", "kind": "Conv2D", "padding": [[1, 0], [1, 1]], "stride": 2},
+            {"name": "bn", "kind": "BatchNorm", "eps": 0.01},
+            {"name": "relu", "kind": "ReLU"},
+            {"name": "sum", "kind": "Add", "inputs": ["relu", "conv"]},
+            {"name": "pool", "kind": "GlobalAveragePool"},
+            {"name": "fc", "kind": "Dense", "tensors": "head"},
+        ],
+    }
+    own = [arrays[f"net.bn.{n}"] for n in ("weight", "bias", "running_mean", "running_var")]
+    twin = lambda: Network(  # noqa: E731
+        [
+            ("conv", Conv2D(arrays["net.conv.weight"], None, 2, ((1, 0), (1, 1)))),
+            ("bn", BatchNorm(*own, eps=0.01)),
+            ("relu", ReLU()),
+            ("sum", KINDS["Add"](), ("relu", "conv")),
+            ("pool", KINDS["GlobalAveragePool"]()),
+            ("fc", Dense(arrays["net.head.weight"], arrays["net.head.bias"])),
+        ],
+        (3, 6, 6),
+    )
+    return tmp_path / "tensors.h5", architecture, twin
+
+
+def test_tensors_and_an_architecture_make_a_network(tmp_path, capsys):
+    path, architecture, twin = state(tmp_path)
+    x = np.random.default_rng(1).standard_normal((2, 3, 6, 6))
+    network = tensors.load(path, architecture)
+    assert_allclose(network.forward(x), twin().forward(x), rtol=1e-12)
+    assert network.metadata["class_names"] == ["a", "b"]
+    with pytest.raises(FileError, match="not a network of numpylrp's schema"):
+        load(path)
+    (tmp_path / "other.json").write_text(json.dumps(architecture))
+    assert_allclose(load(path, architecture=tmp_path / "other.json").forward(x), network.forward(x))
+    (tmp_path / "tensors.json").write_text(json.dumps(architecture))
+    assert_allclose(load(path).forward(x), network.forward(x))
+    assert main(["convert", str(path), "--out", str(tmp_path / "m.h5")]) == 0
+    assert_allclose(load(tmp_path / "m.h5").forward(x), network.forward(x))
+    # groups in the file count as dots; a tensor may be named for each parameter
+    with h5py.File(path) as source, h5py.File(tmp_path / "nested.h5", "w") as nested:
+        for name in source:
+            nested[name.replace(".", "/")] = source[name][()]
+    architecture["layers"][-1]["tensors"] = {"weight": "head.weight", "bias": "head.bias"}
+    assert_allclose(tensors.load(tmp_path / "nested.h5", architecture).forward(x), network.forward(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"net.head.weight": None}, r"layer 'fc' \(Dense\) lacks net.head.weight"),
+        ({"net.bn.running_var": None}, "layer 'bn' .* lacks net.bn.variance or net.bn.running_var"),
+        ({"net.more": np.ones(2)}, "no layer of the architecture reads net.more"),
+        ({"net.head.bias": np.ones(3)}, r"layer 'fc': Dense: weight \(2, 4\) has 2 outputs"),
+        ({"net.head.weight": np.array(["a"], "S")}, "is not an array of numbers"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(tmp_path, change, message):
+    path, architecture, _ = state(tmp_path, **change)
+    with pytest.raises(LRPError, match=message):
+        tensors.load(path, architecture)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"name": "fc", "kind": "Linear"}, "unknown kind 'Linear'; there are"),
+        (
+            {"name": "fc", "kind": "Dense", "tensors": "head", "units": 3},
+            "has no option 'units'; there are bias",
+        ),
+        ({"name": "fc"}, "entry 5 .* has no kind"),
+    ],
+)
+def test_architectures_that_are_wrong_are_refused(tmp_path, entry, message):
+    path, architecture, _ = state(tmp_path)
+    architecture["layers"][-1] = entry
+    with pytest.raises(LRPError, match=message):
+        tensors.load(path, architecture)
+    with pytest.raises(FileError, match="has no 'layers'"):
+        tensors.load(path, {"input_shape": [3]})
+
+
+def test_pickles_are_never_unpickled(tmp_path):
+    path = tmp_path / "model.pth"
+    path.write_bytes(b"PK\x03\x04 whatever")
+    with pytest.raises(FileError, match="never unpickled here"):
+        load(path)
+
+
+# ---------------------------------------------------------------- the page about the schema
+
+PAGE = Path(__file__).parents[1] / "numpylrp" / "convert" / "SCHEMA.md"
+
+
+def test_the_example_of_the_schema_page_works(tmp_path, monkeypatch):
+    """Written with h5py alone, from parameters as JAX and Flax lay them out."""
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+    assert "numpylrp" not in re.sub(r'"numpylrp"', "", code)
+    space = {}
+    exec(compile(code, str(PAGE), "exec"), space)
+    network, params = load("model.h5"), space["params"]
+    x = np.random.default_rng(0).standard_normal((2, 8, 8, 3))
+    # the same with plain loops, channels last
+    w, b = params["Conv_0"]["kernel"].astype(float), params["Conv_0"]["bias"].astype(float)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    y = np.zeros((2, 8, 8, 4))
+    for i in range(3):
+        for j in range(3):
+            y += padded[:, i : i + 8, j : j + 8] @ w[i, j]
+    bn, stats = params["BatchNorm_0"], space["stats"]["BatchNorm_0"]
+    y = (y + b - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * bn["scale"] + bn["bias"]
+    y = np.maximum(y, 0).reshape(2, -1) @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
+    assert_allclose(network.forward(x), y, rtol=1e-6)
+    assert explain(network, x, "dog").relevance.shape == x.shape
+
+
+def test_the_schema_page_names_every_kind_and_parameter():
+    import dataclasses
+
+    text = PAGE.read_text(encoding="utf-8")
+    for name, kind in KINDS.items():
+        row = next((line for line in text.splitlines() if re.match(rf"\|.*`{name}`", line)), None)
+        assert row is not None, name
+        for field in dataclasses.fields(kind):
+            assert f"`{field.name}`" in row, f"{name}.{field.name}"
+
+
+# ---------------------------------------------------------------- models of others
+
+
+def resnet20(torch):
+    """ResNet-20 for CIFAR-10 with option-A shortcuts, under the names of the shared state dict."""
+    nn, F = torch.nn, torch.nn.functional
+
+    class Block(nn.Module):
+        def __init__(self, into, out, stride):
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(into, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out)
+            self.conv2, self.bn2 = nn.Conv2d(out, out, 3, 1, 1, bias=False), nn.BatchNorm2d(out)
+            self.more = (out - into) // 2
+
+        def forward(self, x):
+            y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+            if self.more:
+                x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.more, self.more))
+            return F.relu(y + x)
+
+    class ResNet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+            stage = lambda a, b, s: nn.Sequential(Block(a, b, s), Block(b, b, 1), Block(b, b, 1))  # noqa: E731
+            self.layer1, self.layer2, self.layer3 = stage(16, 16, 1), stage(16, 32, 2), stage(32, 64, 2)
+            self.linear = nn.Linear(64, 10)
+
+        def forward(self, x):
+            x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
+            return self.linear(F.avg_pool2d(x, x.size()[3]).view(x.size(0), -1))
+
+    return ResNet()
+
+
+def test_shared_resnet20(exporter, torch, tmp_path):
+    """ResNet-20 of akamaster; its 91.73 % on CIFAR-10 is checked where the images are."""
+    path = SHARED / "models" / "resnet20-12fca82f.th"
+    if not path.exists():
+        pytest.skip("the shared models are not here")
+    held = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    module = resnet20(torch)
+    module.load_state_dict({k.removeprefix("module."): v for k, v in held.items()})
+    exporter.save(
+        module,
+        torch.randn(2, 3, 32, 32),
+        tmp_path / "m.h5",
+        mean=[0.485, 0.456, 0.406],
+        std=[0.229, 0.224, 0.225],
+    )
+    network = load(tmp_path / "m.h5")
+    fused, report = fuse(network)
+    assert report.exact and len(report.entries) == 19
+    x = np.random.default_rng(0).uniform(0, 1, (3, 3, 32, 32))
+    assert_allclose(fused.forward(x), network.forward(x), rtol=1e-10, atol=1e-12)
+    images = os.environ.get("NUMPYLRP_CIFAR10")
+    if images is None:
+        pytest.skip("NUMPYLRP_CIFAR10 does not name an npz with x_test and y_test")
+    with np.load(images) as data:
+        x, y = data["x_test"].transpose(0, 3, 1, 2), data["y_test"]
+    for chosen in (network.astype(np.float32), fused.astype(np.float32)):
+        parts = (slice(n, n + 500) for n in range(0, 10_000, 500))
+        right = sum((chosen.forward(x[p] / np.float32(255)).argmax(1) == y[p]).sum() for p in parts)
+        assert right == 9173
+
+
+def test_the_file_does_not_depend_on_what_reads_it(tmp_path):
+    """A stored model, saved again, gives the same bytes for every array."""
+    network = load(FOLDER / "option_a.h5", dtype=None)
+    save(network, tmp_path / "again.h5")
+    assert (tmp_path / "again.h5").read_bytes() == (FOLDER / "option_a.h5").read_bytes()
