@@ -61,8 +61,8 @@ class Samples:
             x = np.asarray(self.source[rows])
         except OSError as error:
             raise FileError(f"the dataset can't be read: {error}") from error
-        if x.ndim == len(self.shape) and 1 in self.shape:
-            x = np.expand_dims(x, self.shape.index(1) + 1)  # images without a channel axis
+        if not _matches(x.shape[1:], self.shape):
+            x = x.reshape(len(x), *self._filled(x.shape[1:]))  # gray images with a channel axis elsewhere
         if self.scale != 1:
             x = x * self.scale
         if self.range is not None and x.size:
@@ -74,6 +74,11 @@ class Samples:
                     f"{high:g}: scale them (--scale 1/255, say)"
                 )
         return x
+
+    def _filled(self, given: tuple) -> tuple:
+        """The sample shape that the network takes, with axes of size 1 where it has them."""
+        sizes = iter(n for n in given if n != 1)
+        return tuple(1 if n == 1 else next(sizes, 1) for n in self.shape)
 
     def _image(self, path: Path) -> np.ndarray:
         try:
@@ -191,16 +196,18 @@ def _arrays(path: Path) -> dict[str, Any]:
     raise FileError(f"{path}: inputs are to be .npy, .npz, .h5, or images ({', '.join(IMAGES)})")
 
 
+def _matches(given: tuple, shape: tuple) -> bool:
+    return len(given) == len(shape) and all(w in (None, n) for w, n in zip(shape, given))
+
+
 def _fits(array: Any, shape: tuple) -> bool:
-    def matches(want: tuple) -> bool:
-        return array.ndim == len(want) + 1 and all(w in (None, n) for w, n in zip(want, array.shape[1:]))
-
-    return array.dtype.kind in "fiub" and (matches(shape) or (1 in shape and matches(_without(shape))))
-
-
-def _without(shape: tuple) -> tuple:
-    axis = shape.index(1)
-    return (*shape[:axis], *shape[axis + 1 :])
+    """Whether these are samples of this shape, wherever a gray image has its axis of size 1, if at all."""
+    if array.dtype.kind not in "fiub" or array.ndim < 1:
+        return False
+    given = array.shape[1:]
+    return _matches(given, shape) or (
+        1 in shape and _matches(tuple(n for n in given if n != 1), tuple(n for n in shape if n != 1))
+    )
 
 
 def _pick(arrays: dict[str, Any], name: str | None, shape: tuple, path: Path) -> Any:
