@@ -1,0 +1,1 @@
+"""Ground truth for checking this implementation of LRP, and others."""
