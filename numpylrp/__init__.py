@@ -5,6 +5,7 @@
 >>> print(numpylrp.explain(network, images))  # doctest: +SKIP
 """
 
+from .audit import Audit, audit
 from .composite import Composite
 from .convert import load
 from .convert.native import save
@@ -15,4 +16,15 @@ from .network import Network
 
 __version__ = "0.1.0"
 
-__all__ = ["Composite", "Explanation", "LRPError", "Network", "explain", "fuse", "load", "save"]
+__all__ = [
+    "Audit",
+    "Composite",
+    "Explanation",
+    "LRPError",
+    "Network",
+    "audit",
+    "explain",
+    "fuse",
+    "load",
+    "save",
+]

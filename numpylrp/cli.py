@@ -14,13 +14,15 @@ from typing import Any
 import h5py
 
 from . import __version__, fuse, load, save
+from .audit import audit as account
+from .audit import joined
 from .composite import PRESETS
 from .errors import FileError, LRPError
 from .explain import NORMALIZATION, flow, prepared
 from .files import whole
 from .inputs import Samples, samples
 from .network import Network
-from .run import run
+from .run import CHUNK, run
 from .seed import SEEDS
 
 HEATMAPS = 100
@@ -43,6 +45,14 @@ examples:
   numpylrp convert tensors.h5 --architecture network.json --out model.h5
 
 PyTorch modules are written where PyTorch is, by numpylrp.export.torch.save.
+"""
+AUDIT = """\
+examples:
+  numpylrp audit weights/mnist_cnn_bn.h5 weights/digits.h5 --first 100
+  numpylrp audit model.h5 images.npy --composite epsilon-alpha2-beta1 --out audit
+
+What was not sent on was absorbed by a bias or by epsilon, dropped where nothing contributes, made by the
+rule itself, or lies on padding. The numbers add up, and the causes are put into words.
 """
 EXPLAIN = """\
 examples:
@@ -123,6 +133,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"write heatmaps of the first N samples (default {HEATMAPS}; 0 for none, -1 for all)",
     )
+
+    one = commands.add_parser(
+        "audit", help="show where relevance went, layer by layer", formatter_class=raw, epilog=AUDIT
+    )
+    one.set_defaults(command=audit)
+    one.add_argument("model", metavar="MODEL")
+    _inputs(one)
+    _method(one)
+    one.add_argument("--sample", type=int, metavar="N", help="the table of one sample (default: the mean)")
+    one.add_argument("--out", metavar="DIR", help="folder for audit.txt, audit.png and audit.h5")
     return top
 
 
@@ -292,6 +312,42 @@ def explain(args: argparse.Namespace) -> None:
     print(f"{out / 'audit.txt'}: where relevance went")
     if count:
         _heatmaps(network, given, out, count)
+
+
+def audit(args: argparse.Namespace) -> None:
+    """Account for all relevance on the way from the output to the input."""
+    network = load(args.model, dtype=args.dtype)
+    given = samples(args.inputs, network, args.dataset, args.labels, args.scale, args.resize)
+    given.first = args.first
+    if args.sample is not None and not 0 <= args.sample < len(given):
+        raise LRPError(f"--sample is to be 0 .. {len(given) - 1}, not {args.sample}")
+    if args.out:
+        from . import plot
+
+        plot.require("matplotlib")
+    target = int(args.target) if args.target and args.target.isdecimal() else args.target
+    if target == "true" and given.labels is None:
+        raise LRPError("target 'true' needs labels, and the inputs have none")
+    network, rules = prepared(network, args.composite, args.normalization, **_options(args))
+    parts = []
+    for first in range(0, len(given), CHUNK):
+        rows = slice(first, min(first + CHUNK, len(given)))
+        chosen = given.labels[rows].tolist() if target == "true" else target
+        options = {"composite": rules, "normalization": "linear", "seed": args.seed}
+        parts.append(account(network, given[rows], chosen, **options))
+    whole_account = joined(parts)
+    text = str(whole_account)
+    if args.sample is not None:
+        text = f"sample {args.sample}\n{whole_account.table(args.sample)}"
+    print(text)
+    if args.out:
+        out = Path(args.out)
+        out.mkdir(parents=True, exist_ok=True)
+        with whole(out / "audit.txt") as beside:
+            beside.write_text(f"{text}\n", encoding="utf-8")
+        whole_account.save(out / "audit.h5")
+        plot.audit(whole_account, out / "audit.png")
+        print(f"\n{out}: audit.txt, audit.png, audit.h5")
 
 
 def _progress(started: float):

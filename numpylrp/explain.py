@@ -153,6 +153,7 @@ def explain(
     output: str | None = None,
     trace: bool | Iterable[str] = False,
     batch_size: int | None = None,
+    watch: Callable | None = None,
 ) -> Explanation:
     """Explain what `network` says of the samples `x`.
 
@@ -185,6 +186,9 @@ def explain(
         Keep the arrays of every step of these layers, for all or those named.
     batch_size : int, optional
         Samples at a time; by default as many as `MEMORY` allows. No result depends on it.
+    watch : function of (node, rule, x, y, R, R_x), optional
+        Called for every layer on the way back, batch by batch: its rule (or None), input, output,
+        the relevance that it received and what it sent (tuples where it merges).
 
     Returns
     -------
@@ -224,7 +228,7 @@ def explain(
     total = len(next(iter(batch.values())))
     kept = _kept(trace, network)
     size = _batch_size(network, batch, total, batch_size, bool(kept))
-    walk = _Walk(network, rules, top, seed, kept)
+    walk = _Walk(network, rules, top, seed, kept, watch)
     parts = []
     for first in range(0, total, size):
         rows = slice(first, first + size)
@@ -297,8 +301,11 @@ def _seed_rows(seed: Any, rows: slice, total: int) -> Any:
 class _Walk:
     """Forward and back through one network, with rules that are settled."""
 
-    def __init__(self, network: Network, rules: Mapping, top: str, seed: Any, kept: set[str]) -> None:
-        self.network, self.rules, self.top, self.seed, self.kept = network, rules, top, seed, kept
+    def __init__(
+        self, network: Network, rules: Mapping, top: str, seed: Any, kept: set[str], watch: Any = None
+    ) -> None:
+        self.network, self.rules, self.top, self.seed = network, rules, top, seed
+        self.kept, self.watch = kept, watch
 
     def __call__(self, batch: Mapping, target: Any, classes: Any, seed: Any) -> Explanation:
         values = self.network.record(batch)
@@ -383,6 +390,8 @@ class _Walk:
             if keep:
                 step.arrays.update(x=x, y=values[node.name], R=R, R_x=R_x, **notes)
             steps[node.name] = step
+            if self.watch is not None:
+                self.watch(node, rule, x, values[node.name], R, R_x)
             for name, share in zip(node.inputs, shares):
                 relevance[name] = relevance[name] + share if name in relevance else share
         for name in self.network.inputs:

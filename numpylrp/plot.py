@@ -192,6 +192,74 @@ def tiles(
     return made
 
 
+SHARE_COLOURS = {
+    "bias": "#d98c3f",
+    "epsilon": "#8f6bb3",
+    "dropped": "#555555",
+    "rule": "#3f9c8f",
+    "padding": "#c7b83f",
+}
+"""One colour for each place that relevance can go to besides the inputs."""
+
+
+def audit(account: Any, path: str | os.PathLike | None = None) -> Any:
+    """Where relevance went, as a picture: a bar for each layer, from the output down to the input.
+
+    The grey part of a bar was sent on; the others left the walk there (to the left of 0: they were
+    given to it, or are negative). Layers that send all they receive are left out.
+
+    Parameters
+    ----------
+    account : Audit
+    path : path, optional
+    """
+    seed = float(np.mean(account.seed)) or 1.0
+    changed = [
+        row
+        for row in account.rows.values()
+        if sum(abs(float(np.mean(v))) for v in row.shares.values()) > 1e-4 * abs(seed)
+    ]
+    arrived = float(np.mean(sum(account.inputs.values())))
+    names = ["seed", *(row.name for row in changed), "input"]
+    made = figure(7.0, 1.1 + 0.3 * len(names))
+    axis = made.subplots()
+    for n, name in enumerate(names):
+        row = changed[n - 1] if 0 < n < len(names) - 1 else None
+        parts = {name: float(np.mean(v)) for name, v in row.shares.items()} if row else {}
+        sent = seed if n == 0 else arrived if row is None else float(np.mean(row.sent))
+        ends = {True: 0.0, False: 0.0}
+        for share, value in {"sent on": sent, **parts}.items():
+            if value:
+                colour = SHARE_COLOURS.get(share, "#c9ced6")
+                axis.barh(n, value, left=ends[value > 0], color=colour, height=0.72)
+                ends[value > 0] += value
+    axis.set(yticks=range(len(names)), yticklabels=names, xlabel="relevance, mean over samples")
+    axis.invert_yaxis()
+    axis.axvline(0, color="0.3", linewidth=0.8)
+    axis.tick_params(axis="y", length=0, labelsize=8)
+    for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
+    shown = [s for s in SHARE_COLOURS if any(np.any(row.shares[s]) for row in changed)]
+    handles = [_patch("#c9ced6", "sent on"), *(_patch(SHARE_COLOURS[s], s) for s in shown)]
+    axis.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=len(handles),
+        frameon=False,
+        fontsize=8,
+    )
+    if path is not None:
+        save_figure(made, path)
+    return made
+
+
+def _patch(colour: str, label: str) -> Any:
+    from matplotlib.patches import Patch
+
+    return Patch(color=colour, label=label)
+
+
 def save_figure(made: Any, path: str | os.PathLike) -> None:
     """Write a figure as PNG, the same bytes for the same figure."""
     with whole(path) as beside:

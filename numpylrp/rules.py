@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -171,7 +171,7 @@ class Rule:
             return f"{value:g}" if isinstance(value, (float, np.ndarray)) else f"{value}"
 
         parts = [text(getattr(self, name)) for name in self.shown]
-        for f in fields(self):
+        for f in fields(self) if is_dataclass(self) else ():
             if f.init and f.name not in self.shown and getattr(self, f.name) != f.default:
                 parts.append(f"{f.name}={text(getattr(self, f.name))}")
         return f"{type(self).__name__}({', '.join(parts)})"

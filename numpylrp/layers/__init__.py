@@ -19,7 +19,7 @@ from .activation import (
     Tanh,
     Threshold,
 )
-from .base import Layer, Linear
+from .base import Layer, Linear, Ruled
 from .conv import Conv1D, Conv2D, Conv2DTranspose
 from .dense import Dense
 from .lrn import LRN
@@ -43,8 +43,8 @@ from .shape import Dropout, Flatten, Identity, Reshape, Slice, Transpose, UpSamp
 KINDS: dict[str, type[Layer]] = {
     name: kind
     for name, kind in globals().items()
-    if isinstance(kind, type) and issubclass(kind, Layer) and kind not in (Layer, Linear, Activation)
+    if isinstance(kind, type) and issubclass(kind, Layer) and kind not in (Layer, Linear, Ruled, Activation)
 }
 """Every kind of layer by its name, as model files spell it."""
 
-__all__ = ["KINDS", "Activation", "Layer", "Linear", *KINDS]
+__all__ = ["KINDS", "Activation", "Layer", "Linear", "Ruled", *KINDS]

@@ -82,16 +82,29 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Linear(Layer):
+class Ruled(Layer):
+    """A layer through which relevance goes by a rule: linear, or made so for each input."""
+
+    takes_rule: ClassVar[bool] = True
+    way_back: ClassVar[str] = "by rule"
+
+    def linearized(self, x: Any, y: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+        """The linear map that rules see at this input: its primitives, its input and its output."""
+        return self, x, y
+
+    def relprop(self, R, x, y, rule, note=ignore):
+        linear, x, y = self.linearized(x, y)
+        return rule.propagate(linear, R, x, y, note)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Linear(Ruled):
     """A layer that is linear in its input: ``y = linear(x, weight, bias)``.
 
     Every rule is written in three primitives, once for all linear layers: `linear`, the map with
     the weights that it is given instead of its own; `adjoint`, the transposed map; and
     `as_matrix`, the same map as an explicit matrix, slow, for tests and for teaching.
     """
-
-    takes_rule: ClassVar[bool] = True
-    way_back: ClassVar[str] = "by rule"
 
     def parameters(self, shape: Shape) -> tuple[np.ndarray, np.ndarray | None]:
         """Weight and bias for an input of this sample shape."""
@@ -128,9 +141,6 @@ class Linear(Layer):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         return self.linear(x, *self.parameters(x.shape[1:]))
-
-    def relprop(self, R, x, y, rule, note=ignore):
-        return rule.propagate(self, R, x, y, note)
 
 
 def parameter(layer: Layer, name: str, ndim: int | Sequence[int], optional: bool = False) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import LRPError, ShapeError
-from .base import Layer, Shape, ignore, whole
+from .base import Ruled, Shape, whole
 
 Offset = tuple[int, ...]
 
@@ -50,7 +50,7 @@ class _Expanded:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LRN(Layer):
+class LRN(Ruled):
     """``y_k = x_k / (k0 + a sum_i x_i^2)^beta``, the sum over a window of channels or positions.
 
     For relevance, the layer is expanded to first order around the point where only x_k is not 0
@@ -90,7 +90,6 @@ class LRN(Layer):
     before: int | None = None
 
     family: ClassVar[str] = "norm"
-    takes_rule: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         whole(self, "size", 1)
@@ -122,6 +121,7 @@ class LRN(Layer):
     def forward(self, x):
         return x * (self.k + self._a(x.ndim - 1) * self._sum(np.square(x))) ** -self.beta
 
-    def relprop(self, R, x, y, rule, note=ignore):
+    def linearized(self, x: np.ndarray, y: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+        """The expansion for this input, and the sum of its contributions instead of y."""
         expanded = _Expanded(self, x)
-        return rule.propagate(expanded, R, x, expanded.linear(x, expanded.weight, None), note)
+        return expanded, x, expanded.linear(x, expanded.weight, None)

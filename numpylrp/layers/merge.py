@@ -87,8 +87,11 @@ class Add(_Merge, Linear):
             y = y + branch if w == 1 else y - branch if w == -1 else y + branch * float(w)
         return y
 
+    def linearized(self, x, y):
+        return self, np.stack(np.broadcast_arrays(*x), axis=1), y
+
     def relprop(self, R, x, y, rule, note=ignore):
-        stacked = np.stack(np.broadcast_arrays(*x), axis=1)
+        _, stacked, _ = self.linearized(x, y)
         shares = rule.propagate(self, R, stacked, y, note)
         return tuple(_unbroadcast(shares[:, k], branch.shape) for k, branch in enumerate(x))
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import LRPError, ShapeError
-from .base import Layer, Shape, ignore, parameter
+from .base import Layer, Ruled, Shape, parameter
 
 
 class _Held:
@@ -50,11 +50,10 @@ class _Held:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class _SampleNorm(Layer):
+class _SampleNorm(Ruled):
     """What they share. Subclasses say over which values the statistics go."""
 
     family: ClassVar[str] = "norm"
-    takes_rule: ClassVar[bool] = True
     centred: ClassVar[bool] = True
 
     def _check(self, *names: str) -> None:
@@ -120,8 +119,9 @@ class _SampleNorm(Layer):
         y = (x - self._mean(x)) * self._inverse(x) * gamma
         return y if beta is None else y + beta
 
-    def relprop(self, R, x, y, rule, note=ignore):
-        return rule.propagate(_Held(self, x), R, x, y, note)
+    def linearized(self, x: np.ndarray, y: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+        """The layer with its denominators held at what they are for this input."""
+        return _Held(self, x), x, y
 
 
 def _axes(layer: Any) -> None:

@@ -1,0 +1,399 @@
+"""Where relevance went: for every layer, in absolute numbers that add up.
+
+A layer receives the relevance of its output and sends relevance to its inputs. With the shares of
+its rule (contributions z_ij, their sum z_j, the part b_j of the bias in it, the denominator d_j, and
+the relevance R_j that is shared out), an output sends ``(z_j - b_j) / d_j R_j``. The rest is
+
+    bias       b_j / d_j R_j            absorbed by the bias (given, where it is negative)
+    epsilon    (d_j - z_j) / d_j R_j    absorbed by the stabilizer
+    dropped    R_j where d_j = 0        nothing contributed: it has nowhere to go
+    rule       what the rule itself makes: alpha-beta, say, where one sign is missing (see below)
+    padding    what lies on zeros put around an image
+
+so that ``received = sent + bias + epsilon + dropped + rule + padding`` for every sample. A saturated
+threshold unit (what fusing leaves of a ReLU) is constant: what it absorbs counts as bias. Where a
+rule makes several shares and only some have a denominator of 0, the rule has made what these lack:
+alpha 2 and beta 1 share 2 R and -R, and where nothing inhibits, R has been created.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5py
+import numpy as np
+
+from .explain import Explanation, explain
+from .files import whole
+from .layers import Linear, Threshold, ZeroPadding
+from .network import Network, table
+from .rules import AlphaBeta, Pass, Rule, divide
+
+SHARES = ("bias", "epsilon", "dropped", "rule", "padding")
+"""Where relevance can go besides to the inputs."""
+
+EXPLODES = 10.0
+"""A layer that sends this many times the absolute relevance that it received is pointed out."""
+
+NOTABLE = 0.01
+"""The least share, of the absolute relevance received, that is put into words."""
+
+
+@dataclass
+class Row:
+    """What one layer did with relevance; every array has one value a sample.
+
+    Attributes
+    ----------
+    name, kind, rule : str
+    shape : tuple
+        Sample shape of the output.
+    received, sent : array
+        Sums of the relevance of its output, and of what its inputs got.
+    shares : dict of array
+        By the names in `SHARES`.
+    branches : dict of array
+        Of a merge: what each of its inputs got.
+    absolute_received, absolute_sent : array
+        Sums of absolute values.
+    onto_zeros : array
+        Absolute relevance that went to inputs that are 0.
+    lone : dict of array
+        Of an alpha-beta rule: absolute relevance of outputs to which nothing contributes that excites
+        ("+"), or inhibits ("-").
+    flipped : array
+        Absolute relevance of outputs whose inputs got relevance of the other sign.
+    spots : dict
+        The worst unit: "explodes" and "flips", each (sample, unit, received, sent).
+    """
+
+    name: str
+    kind: str
+    rule: str
+    shape: tuple[int, ...]
+    received: np.ndarray
+    sent: np.ndarray
+    shares: dict[str, np.ndarray]
+    branches: dict[str, np.ndarray]
+    absolute_received: np.ndarray
+    absolute_sent: np.ndarray
+    onto_zeros: np.ndarray
+    lone: dict[str, np.ndarray] = field(default_factory=dict)
+    flipped: np.ndarray | None = None
+    spots: dict[str, tuple] = field(default_factory=dict)
+
+    @property
+    def rounding(self) -> np.ndarray:
+        """What is left of the sum: rounding, and nothing else."""
+        return self.received - self.sent - sum(self.shares.values())
+
+
+@dataclass
+class Audit:
+    """Where the relevance of an explanation went.
+
+    Attributes
+    ----------
+    rows : dict of Row
+        One for each layer, by name, from the output back.
+    seed : (N,) array
+        The relevance that the walk started from.
+    inputs : dict of (N,) array
+        What arrived at each input.
+    explanation : Explanation or None
+    """
+
+    rows: dict[str, Row]
+    seed: np.ndarray
+    inputs: dict[str, np.ndarray]
+    explanation: Explanation | None = None
+
+    def total(self, share: str) -> np.ndarray:
+        """One of the `SHARES` over all layers, for each sample."""
+        return sum(row.shares[share] for row in self.rows.values())
+
+    @property
+    def rounding(self) -> np.ndarray:
+        """``seed - inputs - all shares`` of each sample: 0 but for rounding."""
+        return self.seed - sum(self.inputs.values()) - sum(self.total(name) for name in SHARES)
+
+    def table(self, sample: int | None = None) -> str:
+        """The numbers of one sample, or the mean of all, from the output back; shares that occur at all."""
+
+        def of(values: np.ndarray) -> str:
+            value = float(np.mean(values) if sample is None else values[sample])
+            return f"{value:9.4g}" if value else f"{'0':>9}"
+
+        shown = [name for name in SHARES if any(row.shares[name].any() for row in self.rows.values())]
+        rows = [("layer", "kind", "rule", *(f"{text:>9}" for text in ("received", "sent", *shown)))]
+        for row in self.rows.values():
+            shares = (of(row.shares[name]) for name in shown)
+            rows.append((row.name, row.kind, row.rule, of(row.received), of(row.sent), *shares))
+            rows += [(f"  to {name}", "", "", "", of(part)) for name, part in row.branches.items()]
+        arrived = of(sum(self.inputs.values()))
+        rows.append(("in all", "", "", of(self.seed), arrived, *(of(self.total(name)) for name in shown)))
+        return table([(*row, *("",) * (len(rows[0]) - len(row))) for row in rows])
+
+    def causes(self) -> list[str]:
+        """What happened, in words, from the output back; of all samples together."""
+        return [text for row in self.rows.values() for text in _causes(row)]
+
+    def __str__(self) -> str:
+        n = len(self.seed)
+        head = f"{n} sample{'s' * (n > 1)}{'; mean over samples' * (n > 1)}"
+        causes = self.causes() or ["Nothing to point out: relevance is conserved."]
+        return "\n".join([head, self.table(), "", *causes])
+
+    __repr__ = __str__
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write all numbers to an HDF5 file.
+
+        ``/seed`` and ``/inputs/NAME`` have one value a sample; ``/layers/0000`` and so on, from the
+        output back, have the attributes name, kind, rule and shape and the datasets received, sent,
+        absolute_received, absolute_sent, and one for each of the `SHARES`; ``/causes`` has the words.
+        """
+        with whole(path) as beside, h5py.File(beside, "w") as file:
+            file["seed"] = self.seed
+            for name, values in self.inputs.items():
+                file[f"inputs/{name}"] = values
+            for n, row in enumerate(self.rows.values()):
+                group = file.create_group(f"layers/{n:04d}")
+                group.attrs.update(name=row.name, kind=row.kind, rule=row.rule, shape=json.dumps(row.shape))
+                for key in ("received", "sent", "absolute_received", "absolute_sent"):
+                    group[key] = getattr(row, key)
+                for key, values in row.shares.items():
+                    group[key] = values
+            file["causes"] = json.dumps(self.causes())
+
+
+def audit(network: Network, x: Any, target: Any = None, **options: Any) -> Audit:
+    """Explain samples, and account for all relevance on the way.
+
+    Parameters
+    ----------
+    network, x, target, **options
+        As `numpylrp.explain` takes them (not ``classes``, ``watch``).
+
+    Returns
+    -------
+    Audit
+
+    Examples
+    --------
+    >>> from numpylrp.layers import Dense, ReLU
+    >>> net = Network(
+    ...     [
+    ...         ("fc1", Dense([[1.0, 1.0], [1.0, -1.0]])),
+    ...         ("relu", ReLU()),
+    ...         ("fc2", Dense([[2.0, 0.0], [1.0, 1.0]], [1.0, 0.0])),
+    ...     ],
+    ...     input_shape=(2,),
+    ... )
+    >>> print(audit(net, [[1.0, 2.0]], composite="epsilon-plus"))
+    1 sample
+    layer   kind   rule             received       sent       bias    epsilon
+    fc2     Dense  Epsilon(1e-06)          7          6          1      1e-06
+    relu    ReLU   (unchanged)             6          6          0          0
+    fc1     Dense  Epsilon(1e-06)          6          6          0      2e-06
+    in all                                 7          6          1      3e-06
+    <BLANKLINE>
+    fc2: the bias absorbs 14 % of what it receives.
+    """
+    watched = _Watch()
+    explanation = explain(network, x, target, watch=watched, **options)
+    sums = {name: step.sent for name, step in explanation.steps.items() if step.kind == "Input"}
+    return Audit(watched.rows, explanation.seed.reshape(len(explanation.seed), -1).sum(1), sums, explanation)
+
+
+def joined(parts: Sequence[Audit]) -> Audit:
+    """Audits of several batches as one; the explanations are left behind."""
+    rows: dict[str, Row] = {}
+    for part in parts:
+        for name, row in part.rows.items():
+            rows[name] = _both(rows[name], row) if name in rows else row
+    inputs = {name: np.concatenate([p.inputs[name] for p in parts]) for name in parts[0].inputs}
+    return Audit(rows, np.concatenate([p.seed for p in parts]), inputs)
+
+
+def _both(a: Row, b: Row) -> Row:
+    """Rows of two batches as one."""
+
+    def join(u: Any, v: Any) -> Any:
+        if isinstance(u, Mapping):
+            return {key: join(u[key], v[key]) for key in u}
+        return np.concatenate([u, v]) if isinstance(u, np.ndarray) else u
+
+    spots = dict(a.spots)
+    for kind, spot in b.spots.items():
+        moved = (spot[0] + len(a.received), *spot[1:])
+        spots[kind] = max(spots.get(kind, moved), moved, key=lambda s: abs(s[3]))
+    values = {key: join(getattr(a, key), getattr(b, key)) for key in a.__dict__ if key != "spots"}
+    return Row(**values, spots=spots)
+
+
+def _sums(R: np.ndarray) -> np.ndarray:
+    return R.reshape(len(R), -1).sum(1, dtype=np.float64)
+
+
+class _Watch:
+    """Follows a walk and makes a row of each layer."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+
+    def __call__(self, node: Any, rule: Any, x: Any, y: np.ndarray, R: np.ndarray, R_x: Any) -> None:
+        layer = node.layer
+        xs, sent = (x, R_x) if layer.merges else ((x,), (R_x,))
+        parts = [_sums(part) for part in sent]
+        row = Row(
+            node.name,
+            type(layer).__name__,
+            f"({layer.way_back})" if rule is None else str(rule),
+            y.shape[1:],
+            _sums(R),
+            sum(parts),
+            {name: np.zeros(len(R)) for name in SHARES},
+            {},
+            _sums(np.abs(R)),
+            sum(_sums(np.abs(part)) for part in sent),
+            sum(_sums(np.abs(part) * (value == 0)) for part, value in zip(sent, xs)),
+        )
+        for name, part in zip(node.inputs, parts):
+            if layer.merges:
+                row.branches[name] = row.branches.get(name, 0) + part
+        if rule is not None and type(rule).propagate is Rule.propagate:
+            _account(row, rule, *layer.linearized(x, y), R)
+        elif isinstance(layer, Threshold):
+            row.shares["bias"] = row.received - row.sent
+        elif isinstance(layer, ZeroPadding):
+            row.shares["padding"] = row.received - row.sent
+        else:
+            row.shares["rule"] = _but_for_rounding(row)
+        self.rows[node.name] = _both(self.rows[node.name], row) if node.name in self.rows else row
+
+
+def _but_for_rounding(row: Row) -> np.ndarray:
+    """What a layer made that shares nothing out by denominators, such as a rule of the user's own."""
+    left = row.received - row.sent
+    noise = 64 * np.finfo(left.dtype).eps * (row.absolute_received + row.absolute_sent)
+    return np.where(np.abs(left) > noise, left, 0)
+
+
+def _account(row: Row, rule: Any, linear: Any, x: np.ndarray, y: np.ndarray, R: np.ndarray) -> None:
+    """The shares of a rule, from its definition: no relevance is propagated here."""
+    shape = x.shape[1:]
+    weight, bias = linear.parameters(shape)
+    origin = np.zeros_like(x[:1])
+    allotted, sent, dead = np.zeros_like(R), np.zeros_like(R), np.zeros_like(R)
+    live = np.zeros(R.shape, bool)
+    gross = np.zeros_like(R)
+    explodes = (row.absolute_sent > EXPLODES * row.absolute_received).any()
+    for share in rule.shares(linear, R, x, y):
+        weights = [part.change(weight) for part in share.parts]
+        z, own = share.z, bias
+        if z is None:
+            z = sum(linear.linear(part.x, w, part.bias) for part, w in zip(share.parts, weights))
+            own = next((part.bias for part in share.parts if part.bias is not None), None)
+        b = 0 if own is None else linear.linear(origin, weight, own)
+        d = rule.stabilized(z)
+        s = divide(share.R, np.broadcast_to(d, share.R.shape))
+        allotted += share.R
+        sent += (z - b) * s
+        row.shares["bias"] += _sums(b * s)
+        row.shares["epsilon"] += _sums((d - z) * s)
+        none = (d == 0) & (share.R != 0)
+        dead += np.where(none, share.R, 0)
+        live |= (d != 0) & (share.R != 0)
+        if share.mark in ("+", "-") and isinstance(rule, AlphaBeta):
+            row.lone[share.mark] = _sums(np.abs(R) * none)
+        if explodes and isinstance(linear, Linear):
+            absolute = sum(
+                linear.linear(np.abs(part.x), np.abs(w), None) for part, w in zip(share.parts, weights)
+            )
+            gross += np.abs(absolute * s)
+    row.shares["dropped"] += _sums(np.where(live, 0, dead))
+    row.shares["rule"] += _sums(np.where(live, dead, 0)) + _sums(R - allotted)
+    turned = sent * R < 0
+    row.flipped = _sums(np.abs(R) * turned)
+    if turned.any():
+        row.spots["flips"] = _spot(np.where(turned, np.abs(sent), 0), R, sent)
+    if explodes and gross.any():
+        row.spots["explodes"] = _spot(gross, R, gross)
+
+
+def _spot(size: np.ndarray, R: np.ndarray, sent: np.ndarray) -> tuple:
+    """The unit of largest `size`: (sample, unit, received, sent)."""
+    sample, *unit = np.unravel_index(size.argmax(), size.shape)
+    at = (sample, *unit)
+    return int(sample), tuple(int(n) for n in unit), float(R[at]), float(sent[at])
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.2g} %" if part < 0.1 else f"{100 * part:.0f} %"
+
+
+def _causes(row: Row) -> list[str]:
+    """What a layer did, in words."""
+    received = float(row.absolute_received.sum())
+    if not received:
+        return []
+
+    def part(values: np.ndarray) -> float:
+        return float(values.sum()) / received
+
+    texts = []
+    bias = row.shares["bias"]
+    who = "what is at its threshold, constant as a bias," if row.kind == "Threshold" else "the bias"
+    for verb, share in (("absorbs", part(np.maximum(bias, 0))), ("adds", part(np.maximum(-bias, 0)))):
+        if share >= NOTABLE:
+            texts.append(f"{who} {verb} {_percent(share)} of what it receives.")
+    epsilon = part(np.abs(row.shares["epsilon"]))
+    if epsilon >= NOTABLE:
+        texts.append(f"epsilon absorbs {_percent(epsilon)} of what it receives.")
+    dropped = part(np.abs(row.shares["dropped"]))
+    if dropped:
+        texts.append(
+            f"{_percent(dropped)} of what it receives is dropped: it lies on outputs to which nothing "
+            "contributes by this rule."
+        )
+    padding = part(np.abs(row.shares["padding"]))
+    if padding:
+        texts.append(f"{_percent(padding)} of what it receives lies on the zeros around the image.")
+    for mark, missing, effect in (
+        ("-", "inhibitory", "alpha scaling multiplies it by alpha"),
+        ("+", "excitatory", "it is multiplied by -beta, or dropped where beta is 0"),
+    ):
+        lone = part(row.lone[mark]) if mark in row.lone else 0.0
+        if lone >= NOTABLE:
+            where = "" if lone > 0.999 else f" for {_percent(lone)} of what it receives"
+            texts.append(f"no {missing} contributions{where}: {effect}.")
+    made = part(row.shares["rule"])
+    if abs(made) >= NOTABLE and not row.lone:
+        texts.append(f"the rule itself {'takes' if made > 0 else 'makes'} {_percent(abs(made))}.")
+    zeros = float(row.onto_zeros.sum()) / max(float(row.absolute_sent.sum()), 1e-300)
+    if zeros >= NOTABLE and row.rule.startswith(("WSquare", "Flat", "ZBox")):
+        texts.append(
+            f"{_percent(zeros)} of what it sends goes to inputs that are 0: the rule looks at weights."
+        )
+    if row.kind == "BatchNorm" and row.rule == str(Pass()):
+        texts.append("relevance passes normalization as if it were not there; fusing it is exact.")
+    growth = row.absolute_sent / np.maximum(row.absolute_received, 1e-300)
+    if growth.max() > EXPLODES:
+        text = f"relevance explodes, up to {growth.max():.3g} times in absolute value"
+        if "explodes" in row.spots:
+            sample, unit, before, after = row.spots["explodes"]
+            text += f"; most at unit {unit} of sample {sample}: {abs(before):.3g} becomes {after:.3g}"
+        texts.append(f"{text}. Contributions cancel, and their sum is small beside them.")
+    flipped = 0.0 if row.flipped is None else part(row.flipped)
+    if flipped >= NOTABLE:
+        sample, unit, before, after = row.spots["flips"]
+        texts.append(
+            f"the sign turns for {_percent(flipped)} of what it receives; most at unit {unit} of sample "
+            f"{sample}: {before:.3g} becomes {after:.3g}. The bias outweighs the contributions."
+        )
+    return [f"{row.name}: {text}" for text in texts]
