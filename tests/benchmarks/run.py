@@ -55,12 +55,15 @@ def with_zennit(network, composite: str):
     from zennit.canonizers import SequentialMergeBatchNorm
     from zennit.layer import Sum
 
-    class Addition(Sum):
+    class Addition(torch.nn.Module):
+        """zennit's Sum is a layer of one stacked input, which its rules run on their own."""
+
         def __init__(self):
-            super().__init__(dim=-1)
+            super().__init__()
+            self.sum = Sum(dim=-1)
 
         def forward(self, a, b):
-            return super().forward(torch.stack([a, b], dim=-1))
+            return self.sum(torch.stack([a, b], dim=-1))
 
     model = as_torch(network, Addition)
     canonizers = [SequentialMergeBatchNorm()]
@@ -95,14 +98,19 @@ def with_captum(network, composite: str):
     import torch
     from captum.attr import LRP
     from captum.attr._utils.custom_modules import Addition_Module
-    from captum.attr._utils.lrp_rules import EpsilonRule
+    from captum.attr._utils.lrp_rules import EpsilonRule, IdentityRule
 
     fused = fuse(network, probe=0)[0]  # captum has no canonizer
     model = as_torch(fused, Addition_Module)
-    for module in model.steps.values():
-        module.rule = EpsilonRule(1e-6)
     lrp = LRP(model)
-    return lambda x: lrp.attribute(torch.from_numpy(x), target=0).detach().numpy()
+
+    def run(x):
+        for module in model.steps.values():  # each time: it takes the rules off again
+            relu6 = isinstance(module, torch.nn.ReLU6)  # the one activation that it doesn't know
+            module.rule = IdentityRule() if relu6 else EpsilonRule(1e-6)
+        return lrp.attribute(torch.from_numpy(x), target=0).detach().numpy()
+
+    return run
 
 
 LIBRARIES = {"numpylrp": with_numpylrp, "zennit": with_zennit, "captum": with_captum}
