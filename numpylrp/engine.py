@@ -11,11 +11,12 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ import numpy as np
 
 THREADS: int | None = None
 """Threads to use; None for one a core, 1 for none but the caller's own."""
+
+RUN = 2**15
+"""Values of a run of `mapped`."""
 
 _here = threading.local()
 _lock = threading.Lock()
@@ -128,7 +132,49 @@ def each(work: Callable[..., Any], pieces: Iterable[tuple]) -> None:
                 other.result()
 
 
+_derived: dict[tuple, tuple] = {}
+
+
+def derived(array: np.ndarray, how: Callable, *options: Any) -> Any:
+    """``how(array, *options)``, a new array, computed once for an array that lives on.
+
+    For parameters, which are constant.
+    """
+    key = (id(array), how, options)
+    kept = _derived.get(key)
+    if kept is None or kept[0]() is not array:
+        forget = partial(_derived.pop, key)  # called with the dead reference, the default of pop
+        kept = weakref.ref(array, forget), how(array, *options)
+        _derived[key] = kept
+    return kept[1]
+
+
 def spread(count: int, size: int, least: int = 2**16) -> list[tuple[slice]]:
     """`count` things of `size` values each, in parts for the threads; one part where they are few."""
     parts = min(threads(), count, max(1, count * size // least))
     return [(slice(count * n // parts, count * (n + 1) // parts),) for n in range(parts)]
+
+
+def mapped(work: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
+    """``work(*arrays)`` for work on single values, which takes an `out` as NumPy's functions do.
+
+    Large arrays of one shape are cut into runs of `RUN` values: they stay in a core's cache from
+    one pass of `work` to the next, and the threads share them out.
+
+    Examples
+    --------
+    >>> mapped(np.multiply, np.array([6.0, 8.0]), np.array([1.0, 3.0]))
+    array([ 6., 24.])
+    """
+    first = arrays[0]
+    if first.size < 2 * RUN or any(a.shape != first.shape for a in arrays):
+        return work(*arrays)
+    out = np.empty(first.shape, np.result_type(*arrays))
+    flat = [a.reshape(-1) for a in (*arrays, out)]
+
+    def piece(start: int) -> None:
+        *given, into = (a[start : start + RUN] for a in flat)
+        work(*given, out=into)
+
+    each(piece, ((n,) for n in range(0, first.size, RUN)))
+    return out

@@ -358,6 +358,7 @@ class _Walk:
     def back(self, values: Mapping[str, np.ndarray], R: np.ndarray) -> tuple[dict, dict[str, Step]]:
         """Relevance of the inputs, and the steps, for relevance R of the layer `top`."""
         relevance = {self.top: R}
+        sums: dict[str, np.ndarray] = {}  # of relevance that came in one piece
         steps: dict[str, Step] = {}
         for node in reversed(self.network.nodes):
             if node.name not in relevance:
@@ -374,13 +375,15 @@ class _Walk:
                 except LRPError as error:
                     raise type(error)(f"layer {node.name!r} ({type(layer).__name__}): {error}") from None
             shares = R_x if layer.merges else (R_x,)
+            received = sums[node.name] if node.name in sums else _sums(R)
+            sent = [received if share is R else _sums(share) for share in shares]
             step = Step(
                 node.name,
                 type(layer).__name__,
                 f"({layer.way_back})" if rule is None else str(rule),
                 values[node.name].shape[1:],
-                _sums(R),
-                sum(_sums(share) for share in shares),
+                received,
+                sum(sent),
             )
             if not np.isfinite(step.sent).all() and not all(np.isfinite(s).all() for s in shares):
                 raise NonFiniteError(
@@ -392,11 +395,16 @@ class _Walk:
             steps[node.name] = step
             if self.watch is not None:
                 self.watch(node, rule, x, values[node.name], R, R_x)
-            for name, share in zip(node.inputs, shares):
-                relevance[name] = relevance[name] + share if name in relevance else share
+            for name, share, total in zip(node.inputs, shares, sent):
+                if name in relevance:
+                    relevance[name] = relevance[name] + share
+                    sums.pop(name, None)
+                else:
+                    relevance[name], sums[name] = share, total
         for name in self.network.inputs:
             R = relevance.setdefault(name, np.zeros_like(values[name]))
-            steps[name] = Step(name, "Input", "", R.shape[1:], _sums(R), _sums(R))
+            total = sums[name] if name in sums else _sums(R)
+            steps[name] = Step(name, "Input", "", R.shape[1:], total, total)
         return {name: relevance[name] for name in self.network.inputs}, dict(reversed(steps.items()))
 
 

@@ -16,13 +16,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 
-from .engine import each, spread, threads
+from .engine import derived, each, spread, threads
 from .errors import ShapeError
 
 PIECE_BYTES = 2**21
 """Largest im2col matrix of one piece, in bytes: about what stays in a core's cache."""
+
+PLANES = 2**16
+"""Values of one piece where images are not copied."""
 
 Size = tuple[int, int]
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -96,7 +99,9 @@ def pad(x: np.ndarray, pads: Padding, value: float = 0.0) -> np.ndarray:
     if not (top or bottom or left or right):
         return x
     *lead, height, width = x.shape
-    out = np.full((*lead, height + top + bottom, width + left + right), value, x.dtype)
+    out = np.empty((*lead, height + top + bottom, width + left + right), x.dtype)
+    out[..., :top, :] = out[..., top + height :, :] = value
+    out[..., :left] = out[..., left + width :] = value
     out[..., top : top + height, left : left + width] = x
     return out
 
@@ -119,10 +124,13 @@ def taps(x: np.ndarray, g: Windows, out: Size) -> Iterator[tuple[int, int, np.nd
 
 def _windows(x: np.ndarray, g: Windows) -> np.ndarray:
     """All windows of padded `x` as a view (N, C, kh, kw, Ho, Wo): nothing is copied."""
-    spans = tuple(d * (k - 1) + 1 for k, d in zip(g.kernel, g.dilation))
-    view = sliding_window_view(x, spans, axis=(-2, -1))
-    view = view[:, :, :: g.stride[0], :: g.stride[1], :: g.dilation[0], :: g.dilation[1]]
-    return view.transpose(0, 1, 4, 5, 2, 3)
+    n, c, *size = x.shape
+    out = ((m - d * (k - 1) - 1) // s + 1 for m, k, s, d in zip(size, g.kernel, g.stride, g.dilation))
+    steps = (
+        *(d * b for d, b in zip(g.dilation, x.strides[2:])),
+        *(s * b for s, b in zip(g.stride, x.strides[2:])),
+    )
+    return as_strided(x, (n, c, *g.kernel, *out), (*x.strides[:2], *steps), writeable=False)
 
 
 def _pieces(images: int, out: Size, column_bytes: int) -> Iterator[tuple[slice, slice]]:
@@ -141,7 +149,9 @@ def _pieces(images: int, out: Size, column_bytes: int) -> Iterator[tuple[slice, 
             yield slice(n, min(n + together, images)), slice(r, min(r + rows, out[0]))
 
 
-def convolve(x: np.ndarray, weight: np.ndarray, g: Windows, groups: int = 1) -> np.ndarray:
+def convolve(
+    x: np.ndarray, weight: np.ndarray, g: Windows, groups: int = 1, bias: np.ndarray | None = None
+) -> np.ndarray:
     """Cross-correlation, which deep learning calls convolution, with zero padding.
 
     Parameters
@@ -151,6 +161,8 @@ def convolve(x: np.ndarray, weight: np.ndarray, g: Windows, groups: int = 1) -> 
     g : Windows
     groups : int
         Input and output channels are cut into this many groups, each seeing only its own.
+    bias : (O,) or (O, Ho, Wo) array, optional
+        Added to every image.
 
     Returns
     -------
@@ -167,29 +179,50 @@ def convolve(x: np.ndarray, weight: np.ndarray, g: Windows, groups: int = 1) -> 
     o, (ho, wo) = weight.shape[0], g.output_size(size)
     dtype = np.result_type(x, weight)
     if groups == c and groups > 1:
-        return _depthwise(x, weight, g, (ho, wo), dtype)
-    x = pad(x, g.pads(size))
+        return plus(_depthwise(x, weight, g, (ho, wo), dtype), bias)
+    pads = g.pads(size)
     y = np.empty((n, o, ho, wo), dtype)
     w = weight.reshape(groups, o // groups, -1)
     if g.kernel == (1, 1) and groups == 1:
-        x = x[:, :, :: g.stride[0], :: g.stride[1]]
+        x = pad(x, pads)[:, :, :: g.stride[0], :: g.stride[1]]
         _matmul(w[0], x.reshape(n, c, ho * wo), y.reshape(n, o, ho * wo))
-        return y
-    view = _windows(x, g)
+        return plus(y, bias)
     flat = y.reshape(n, groups, o // groups, ho * wo)
+    offset = None if bias is None else bias.reshape(groups, o // groups, -1)
 
     def piece(images: slice, rows: slice) -> None:
-        columns = view[images, :, :, :, rows].transpose(1, 2, 3, 0, 4, 5)
+        columns = _windows(_rows(x[images], rows, g, pads), g).transpose(1, 2, 3, 0, 4, 5)
         together, height = columns.shape[3:5]
         columns = columns.reshape(groups, w.shape[2], together * height * wo)
+        pixels = slice(rows.start * wo, rows.stop * wo)
         if together == 1:
-            np.matmul(w, columns, out=flat[images.start, :, :, rows.start * wo : rows.stop * wo])
+            product = np.matmul(w, columns, out=flat[images.start, :, :, pixels])
         else:  # all rows of several images: (groups, O, images, pixels) -> (images, groups, O, pixels)
             product = np.matmul(w, columns).reshape(groups, -1, together, ho * wo)
-            flat[images] = product.transpose(2, 0, 1, 3)
+            product = product.transpose(2, 0, 1, 3)
+        if offset is not None:  # while the product is in the cache
+            product += offset if offset.shape[2] == 1 else offset[:, :, pixels]
+        if together > 1:
+            flat[images] = product
 
     each(piece, _pieces(n, (ho, wo), c * weight[0, 0].size * x.itemsize))
     return y
+
+
+def plus(y: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """`y` with `bias`, one value or one map a channel, added in place."""
+    if bias is not None:
+        y += bias if bias.ndim == 3 else bias[:, None, None]
+    return y
+
+
+def _rows(x: np.ndarray, rows: slice, g: Windows, pads: Padding) -> np.ndarray:
+    """Those rows of padded `x` that these rows of the output see."""
+    height, (top, _) = x.shape[2], pads[0]
+    first = rows.start * g.stride[0] - top
+    last = (rows.stop - 1) * g.stride[0] + g.dilation[0] * (g.kernel[0] - 1) + 1 - top
+    low, high = (min(max(0, n), height) for n in (first, last))
+    return pad(x[:, :, low:high], ((low - first, last - high), pads[1]))
 
 
 def convolve_adjoint(
@@ -231,33 +264,47 @@ def convolve_adjoint(
         (d * (k - 1) - before, d * (k - 1) - behind)
         for k, d, (before, behind) in zip(g.kernel, g.dilation, pads)
     )
-    if g.stride == (1, 1) and np.min(gather) >= 0 and weight.size < s.size:
-        # With stride 1 the way back is itself a convolution, with the kernel turned around:
-        # its windows are copied, not added up.
-        turned = weight.reshape(groups, o // groups, -1, *g.kernel).swapaxes(1, 2)[..., ::-1, ::-1]
-        turned = turned.reshape(c, o // groups, *g.kernel)
+    if g.stride == (1, 1) and np.min(gather) >= 0 and 4 * c >= o:
+        # With stride 1 the way back is itself a convolution, with the kernel turned around: its
+        # windows are copied, not added up. Not for a few channels: there are O windows to copy.
+        turned = derived(weight, _turned, groups)
         return convolve(s, turned, Windows(g.kernel, (1, 1), g.dilation, gather), groups)
     back = np.zeros((n, c, *(m + sum(p) for m, p in zip(size, pads))), dtype)
     flat = s.reshape(n, groups, o // groups, ho * wo)
     split = w.reshape(groups, c // groups, weight[0, 0].size, o // groups)
+    span = g.dilation[0] * (g.kernel[0] - 1) + 1
 
-    def piece(images: slice, channels: slice) -> None:
+    def piece(images: slice, channels: slice, rows: slice) -> None:
         # Windows overlap: all that is added to one place is added here, by one thread.
         weights = split[:, channels].reshape(groups, -1, o // groups)
-        height = max(1, min(ho, PIECE_BYTES // (weights.shape[0] * weights.shape[1] * wo * s.itemsize)))
-        into = back.reshape(n, groups, c // groups, *back.shape[2:])[images, :, channels].transpose(
-            1, 2, 0, 3, 4
+        first = max(0, (rows.start - span) // g.stride[0] + 1)  # of the windows that meet these rows
+        last = min(ho, (rows.stop - 1) // g.stride[0] + 1)
+        together, start = images.stop - images.start, first * g.stride[0]
+        into = np.zeros(
+            (groups, channels.stop - channels.start, together, rows.stop - start + span, back.shape[3]),
+            dtype,
         )
-        for top in range(0, ho, height):
-            part = flat[images, :, :, top * wo : (top + height) * wo]
-            together, rows = part.shape[0], part.shape[3] // wo
+        height = max(1, PIECE_BYTES // (weights.shape[0] * weights.shape[1] * wo * together * s.itemsize))
+        for top in range(first, last, height):
+            bottom = min(top + height, last)
+            part = flat[images, :, :, top * wo : bottom * wo]
             part = part[0] if together == 1 else part.transpose(1, 2, 0, 3).reshape(groups, o // groups, -1)
-            columns = np.matmul(weights, part).reshape(groups, -1, *g.kernel, together, rows, wo)
-            for i, j, pixels in taps(into[..., top * g.stride[0] :, :], g, (rows, wo)):
+            columns = np.matmul(weights, part).reshape(groups, -1, *g.kernel, together, bottom - top, wo)
+            at = top * g.stride[0] - start
+            for i, j, pixels in taps(into[..., at:, :], g, (bottom - top, wo)):
                 pixels += columns[:, :, i, j]
+        own = into[..., rows.start - start : rows.stop - start, :].transpose(2, 0, 1, 3, 4)
+        back.reshape(n, groups, c // groups, *back.shape[2:])[images, :, channels, rows] = own
 
-    each(piece, _channel_pieces(n, (ho, wo), c // groups, groups * weight[0, 0].size * s.itemsize))
+    each(piece, _back_pieces(n, (ho, wo), c // groups, groups * weight[0, 0].size * s.itemsize, back, span))
     return crop(back, pads)
+
+
+def _turned(weight: np.ndarray, groups: int) -> np.ndarray:
+    """The kernels of the way back: turned around, and from outputs to inputs."""
+    o, c, kh, kw = weight.shape
+    turned = weight.reshape(groups, o // groups, c, kh, kw).swapaxes(1, 2)[..., ::-1, ::-1]
+    return np.ascontiguousarray(turned).reshape(groups * c, o // groups, kh, kw)
 
 
 def _matmul(w: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
@@ -268,16 +315,29 @@ def _matmul(w: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
         each(lambda at: np.matmul(w, x[0, :, at], out=out[0, :, at]), spread(x.shape[2], out.shape[1]))
 
 
-def _channel_pieces(images: int, out: Size, channels: int, bytes_each: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a way back into (images, channels): enough pieces for the threads, small ones together."""
+def _back_pieces(
+    images: int, out: Size, channels: int, bytes_each: int, back: np.ndarray, span: int
+) -> Iterator[tuple[slice, slice, slice]]:
+    """Cut a way back into (images, channels, rows): enough pieces for the threads, small ones together.
+
+    Rows are cut where there are a few channels only; windows across a cut are computed twice.
+    """
     pixels = out[0] * out[1]
     together = max(1, min(512 // pixels, images))
     size = max(1, min(channels, PIECE_BYTES // max(1, bytes_each * pixels * together)))
     if images <= together:
         size = min(size, -(-channels // threads()))
+    height = back.shape[2]
+    if channels <= 8:
+        size, height = channels, min(height, max(8 * span, -(-height // threads())))
     for n in range(0, images, together):
         for c in range(0, channels, size):
-            yield slice(n, min(n + together, images)), slice(c, min(c + size, channels))
+            for r in range(0, back.shape[2], height):
+                yield (
+                    slice(n, min(n + together, images)),
+                    slice(c, min(c + size, channels)),
+                    slice(r, min(r + height, back.shape[2])),
+                )
 
 
 def _depthwise(x, weight, g: Windows, out: Size, dtype) -> np.ndarray:
@@ -346,37 +406,48 @@ def window_counts(g: Windows, size: Size, padding: bool) -> np.ndarray:
     return np.outer(*counts).astype(float)
 
 
+def _planes(images: int, channels: int, pixels: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a batch of images into (images, channels) of about `PLANES` values."""
+    size = max(1, min(channels, PLANES // pixels))
+    together = max(1, PLANES // (pixels * channels))
+    for n in range(0, images, together):
+        for c in range(0, channels, size):
+            yield slice(n, n + together), slice(c, c + size)
+
+
 def window_max(x: np.ndarray, g: Windows) -> np.ndarray:
     """Largest value of each window; padding never wins."""
-    size = x.shape[-2:]
+    n, c, *size = x.shape
     out = g.output_size(size)
-    y = np.full((*x.shape[:-2], *out), -np.inf, x.dtype)
-    padded = pad(x, g.pads(size), -np.inf)
+    y = np.empty((n, c, *out), x.dtype)
+    pads = g.pads(size)
 
-    def piece(at: slice) -> None:
-        for _, _, pixels in taps(padded[:, at], g, out):
-            np.maximum(y[:, at], pixels, out=y[:, at])
+    def piece(*at: slice) -> None:
+        first, *others = (pixels for _, _, pixels in taps(pad(x[at], pads, -np.inf), g, out))
+        best = y[at]
+        best[...] = first
+        for pixels in others:
+            np.maximum(best, pixels, out=best)
 
-    each(piece, spread(x.shape[1], y[:, :1].size))
+    each(piece, _planes(n, c, size[0] * size[1]))
     return y
 
 
 def window_max_adjoint(s: np.ndarray, x: np.ndarray, y: np.ndarray, g: Windows) -> np.ndarray:
     """Hand each window's `s` to its largest pixel, of equals to the first in row-major order."""
-    size = x.shape[-2:]
+    n, c, *size = x.shape
     pads = g.pads(size)
-    padded = pad(x, pads, -np.inf)
-    back = np.zeros(padded.shape, s.dtype)
-    left = np.array(s)
+    back = np.zeros((n, c, *(m + sum(p) for m, p in zip(size, pads))), s.dtype)
+    overlap = any(d * (k - 1) >= step for k, step, d in zip(g.kernel, g.stride, g.dilation))
 
-    def piece(at: slice) -> None:
-        into, mine, best = back[:, at], left[:, at], y[:, at]
-        for (_, _, pixels), (_, _, place) in zip(
-            taps(padded[:, at], g, y.shape[-2:]), taps(into, g, y.shape[-2:])
-        ):
-            share = mine * (pixels == best)
-            place += share
-            mine -= share
+    def piece(*at: slice) -> None:
+        left, best = np.array(s[at]), y[at]
+        places = taps(back[at], g, y.shape[2:])
+        for (_, _, pixels), (_, _, place) in zip(taps(pad(x[at], pads, -np.inf), g, y.shape[2:]), places):
+            share = np.multiply(left, pixels == best, out=None if overlap else place)
+            if overlap:
+                place += share
+            left -= share
 
-    each(piece, spread(x.shape[1], y[:, :1].size))
+    each(piece, _planes(n, c, size[0] * size[1]))
     return crop(back, pads)

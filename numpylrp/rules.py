@@ -22,13 +22,14 @@ x+ is max(x, 0) and x- is min(x, 0); bias goes to the denominator, where it abso
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from .engine import derived, mapped
 from .errors import LRPError, ShapeError
 
 # ---------------------------------------------------------------- changed weights
@@ -78,25 +79,15 @@ class Favour:
         return part
 
 
-_changed: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
-def changed(layer: Any, weight: np.ndarray, change: Callable) -> np.ndarray:
-    """``change(weight)``, computed once for a layer that lives on (its parameters are constant)."""
-    if change is same:
-        return weight
-    if weight is not getattr(layer, "weight", None):
-        return change(weight)
-    kept = _changed.setdefault(layer, {})
-    if change not in kept:
-        kept[change] = change(weight)
-    return kept[change]
+def changed(weight: np.ndarray, change: Callable) -> np.ndarray:
+    """``change(weight)``, computed once for the weight of a layer."""
+    return weight if change is same else derived(weight, change)
 
 
 # ---------------------------------------------------------------- the four steps
 
 
-def stabilize(z: np.ndarray, epsilon: float) -> np.ndarray:
+def stabilize(z: np.ndarray, epsilon: float, out: np.ndarray | None = None) -> np.ndarray:
     """``z + epsilon * sign(z)`` with sign(0) = +1.
 
     Examples
@@ -106,7 +97,8 @@ def stabilize(z: np.ndarray, epsilon: float) -> np.ndarray:
     """
     if not epsilon:
         return z
-    signed = np.copysign(z.dtype.type(epsilon), z + z.dtype.type(0))  # -0 + 0 is +0
+    signed = np.add(z, z.dtype.type(0), out=out)  # -0 + 0 is +0
+    np.copysign(z.dtype.type(epsilon), signed, out=signed)
     signed += z
     return signed
 
@@ -115,7 +107,19 @@ def divide(R: np.ndarray, z: np.ndarray, out: np.ndarray | None = None) -> np.nd
     """``R / z``, and 0 where z is 0: that relevance is dropped. `out` may be z."""
     if z.all():
         return np.divide(R, z, out=out)
-    return np.divide(R, z, out=np.zeros(np.broadcast_shapes(R.shape, z.shape), R.dtype), where=z != 0)
+    s = np.zeros(np.broadcast_shapes(R.shape, z.shape), R.dtype)
+    np.divide(R, z, out=s, where=z != 0)
+    if out is None:
+        return s
+    out[...] = s
+    return out
+
+
+def plus_product(R: np.ndarray, x: np.ndarray, c: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """``R + x * c``."""
+    out = np.multiply(x, c, out=out)
+    out += R
+    return out
 
 
 class Part(NamedTuple):
@@ -144,9 +148,9 @@ def split(x: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
     return (positive(x), negative(x)) if x.max() > 0 else (None, x)
 
 
-def signed_parts(x, along: Callable, against: Callable, bias=None) -> list[Part]:
-    """The parts x+ along(w) and x- against(w) that are not all zero."""
-    up, down = split(x)
+def signed_parts(halves: tuple, along: Callable, against: Callable, bias=None) -> list[Part]:
+    """The parts x+ along(w) and x- against(w) that are not all zero, of the halves of x."""
+    up, down = halves
     parts = [] if up is None else [Part(up, along)]
     parts += [] if down is None else [Part(down, against)]
     return [parts[0]._replace(bias=bias), *parts[1:]]
@@ -180,9 +184,13 @@ class Rule:
         """The shares whose sum is the relevance of the input."""
         raise NotImplementedError
 
-    def stabilized(self, z: np.ndarray) -> np.ndarray:
-        """The denominator for z."""
-        return stabilize(z, self.epsilon)
+    def divided(self, R: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """R over the denominator for z."""
+
+        def work(R, z, out=None):
+            return divide(R, stabilize(z, self.epsilon, out), out)
+
+        return mapped(work, R, z)
 
     def propagate(
         self, layer: Any, R: np.ndarray, x: np.ndarray, y: np.ndarray, note: Callable
@@ -205,18 +213,16 @@ class Rule:
         weight, _ = layer.parameters(shape)
         R_x = None
         for share in self.shares(layer, R, x, y):
-            weights = [changed(layer, weight, part.change) for part in share.parts]
+            weights = [changed(weight, part.change) for part in share.parts]
             z = share.z
             if z is None:  # 1. forward
                 z = sum(layer.linear(part.x, w, part.bias) for part, w in zip(share.parts, weights))
-            below = self.stabilized(z)
-            own = below if below is not z and below.shape == share.R.shape else None
-            s = divide(share.R, below, out=own)  # 2. divide
+            s = self.divided(share.R, z)  # 2. divide
             for n, (part, w) in enumerate(zip(share.parts, weights)):
                 c = layer.adjoint(s, w, shape)  # 3. send back
                 note(**{f"c{share.mark}" + "'" * n: c})
-                share_x = part.x * c  # 4. weigh by the input
-                R_x = share_x if R_x is None else np.add(R_x, share_x, out=R_x)
+                # 4. weigh by the input
+                R_x = mapped(np.multiply, part.x, c) if R_x is None else mapped(plus_product, R_x, part.x, c)
             note(**{f"z{share.mark}": z, f"s{share.mark}": s})
         return R_x
 
@@ -260,11 +266,12 @@ class Epsilon(Rule):
     def __post_init__(self) -> None:
         _number(self, "epsilon")
 
-    def stabilized(self, z):
+    def divided(self, R, z):
         if not self.relative:
-            return stabilize(z, self.epsilon)
+            return super().divided(R, z)
         size = np.sqrt(np.mean(np.square(z), axis=tuple(range(1, z.ndim)), keepdims=True))
-        return z + size * np.where(z >= 0, z.dtype.type(self.epsilon), -z.dtype.type(self.epsilon))
+        epsilon = z.dtype.type(self.epsilon)
+        return divide(R, z + size * np.where(z >= 0, epsilon, -epsilon))
 
     def shares(self, layer, R, x, y):
         yield Share(R, [Part(x)], z=y)
@@ -308,13 +315,15 @@ class Gamma(Rule):
 
     def shares(self, layer, R, x, y):
         _, bias = layer.parameters(x.shape[1:])
-        for sign, side, mark in ((1, y >= 0, "+"), (-1, y < 0, "-")):
-            part_R = R * side
-            if sign < 0 and not part_R.any():
-                continue  # behind a ReLU, units with z < 0 have no relevance
+        halves = split(x)
+        below = mapped(lambda R, y, out=None: np.multiply(R, y < 0, out=out), R, y)
+        sides = [(1, R, "+")]
+        if below.any():  # behind a ReLU, units with z < 0 have no relevance
+            sides = [(1, R - below, "+"), (-1, below, "-")]
+        for sign, part_R, mark in sides:
             along, against = Favour(self.gamma, sign), Favour(self.gamma, -sign)
             part_bias = None if bias is None else along(bias)
-            yield Share(part_R, signed_parts(x, along, against, part_bias), mark=mark)
+            yield Share(part_R, signed_parts(halves, along, against, part_bias), mark=mark)
 
 
 @dataclass(frozen=True, repr=False)
@@ -358,13 +367,15 @@ class AlphaBeta(Rule):
     def shares(self, layer, R, x, y):
         _, bias = layer.parameters(x.shape[1:])
         bias = bias if self.bias else None
+        halves = split(x)
         for factor, along, against, mark in (
             (self.alpha, positive, negative, "+"),
             (-self.beta, negative, positive, "-"),
         ):
             if factor:
                 part_bias = None if bias is None else along(bias)
-                yield Share(factor * R, signed_parts(x, along, against, part_bias), mark=mark)
+                part_R = R if factor == 1 else mapped(partial(np.multiply, R.dtype.type(factor)), R)
+                yield Share(part_R, signed_parts(halves, along, against, part_bias), mark=mark)
 
 
 @dataclass(frozen=True, repr=False)

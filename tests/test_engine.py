@@ -14,7 +14,7 @@ from test_layers import plain_convolution
 
 from numpylrp import engine, explain, im2col
 from numpylrp.layers import Conv2D, MaxPool2D
-from numpylrp.rules import AlphaBeta, Epsilon, Gamma
+from numpylrp.rules import AlphaBeta, Epsilon, Gamma, divide, stabilize
 
 PIECES = (1, 500, 2**21)
 
@@ -23,15 +23,15 @@ class Setting:
     """Piece size and threads for a while; small work is spread, too."""
 
     def __init__(self, piece, threads):
-        self.new, self.spread = (piece, threads), engine.spread
+        self.new, self.spread = (piece, threads, piece // 8 + 3, piece // 8 + 3), engine.spread
 
     def __enter__(self):
-        self.old = im2col.PIECE_BYTES, engine.THREADS
-        im2col.PIECE_BYTES, engine.THREADS = self.new
+        self.old = im2col.PIECE_BYTES, engine.THREADS, engine.RUN, im2col.PLANES
+        im2col.PIECE_BYTES, engine.THREADS, engine.RUN, im2col.PLANES = self.new
         im2col.spread = lambda count, size: self.spread(count, size, least=1)
 
     def __exit__(self, *error):
-        im2col.PIECE_BYTES, engine.THREADS = self.old
+        im2col.PIECE_BYTES, engine.THREADS, engine.RUN, im2col.PLANES = self.old
         im2col.spread = self.spread
 
 
@@ -44,9 +44,14 @@ def test_convolution_and_way_back_equal_plain_loops(piece, threads, case, seed, 
     x = numbers(rng, batch, *shape)
     pads = layer.windows.pads(shape[1:])
     expected = plain_convolution(x, layer.weight, None, layer.stride, pads, layer.dilation, layer.groups)
+    offset = numbers(rng, len(layer.weight), *expected.shape[2:])
     with Setting(piece, threads):
         y = im2col.convolve(x, layer.weight, layer.windows, layer.groups)
         assert_allclose(y, expected, rtol=1e-10, atol=1e-12)
+        for bias in (offset, offset[:, 0, 0]):
+            more = im2col.convolve(x, layer.weight, layer.windows, layer.groups, bias)
+            moved = expected + (bias if bias.ndim == 3 else bias[:, None, None])
+            assert_allclose(more, moved, rtol=1e-10, atol=1e-12)
         s = numbers(rng, *y.shape)
         back = im2col.convolve_adjoint(s, layer.weight, layer.windows, shape[1:], layer.groups)
     # the transposed map, pixel by pixel: what one pixel of 1 gives is what s is weighed with
@@ -82,9 +87,57 @@ def test_whole_explanations_do_not_depend_on_them(piece, threads):
                 assert_allclose(ours, expected, rtol=0, atol=1e-10 * abs(expected).max())
 
 
-def test_pooling_is_spread_without_a_difference():
+def test_the_way_back_to_few_channels_is_cut_by_rows():
     rng = np.random.default_rng(0)
-    pool, x = MaxPool2D(3, 2, 1), np.round(rng.standard_normal((2, 5, 9, 8)), 1)
+    for stride, dilation, padding in (((1, 1), (1, 1), 1), ((2, 3), (1, 2), 2), ((3, 1), (2, 1), 0)):
+        weight, pads = rng.standard_normal((13, 3, 3, 2)), ((padding, padding),) * 2
+        g = im2col.Windows((3, 2), stride, dilation, pads)
+        x = rng.standard_normal((2, 3, 61, 9))
+        s = rng.standard_normal((2, 13, *g.output_size(x.shape[2:])))
+        image = np.stack(
+            [plain_convolution(one, weight, None, stride, pads, dilation, 1)[0] for one in x[:, None]]
+        )
+        with Setting(500, 3):
+            back = im2col.convolve_adjoint(s, weight, g, x.shape[2:])
+        # of a linear map and its transposed: <A x, s> = <x, A' s>, sample by sample
+        assert_allclose((back * x).sum((1, 2, 3)), (image * s).sum((1, 2, 3)), rtol=1e-10)
+
+
+def test_work_on_single_values_is_cut_into_runs():
+    rng = np.random.default_rng(0)
+    R, z = rng.standard_normal((2, 3, 4, 50, 7))
+    z[1] = np.round(z[1])  # with zeros
+
+    def work(R, z, out=None):
+        return divide(R, stabilize(z, 0.5), out)
+
+    for layout in (lambda a: a, lambda a: a[..., ::-1], lambda a: a.swapaxes(1, 2)):
+        for rule in (np.multiply, divide, work):
+            with Setting(1, 3):
+                assert_array_equal(engine.mapped(rule, layout(R), layout(z)), rule(layout(R), layout(z)))
+
+
+def test_what_is_derived_from_an_array_lives_as_long():
+    calls = []
+
+    def twice(array, factor):
+        calls.append(factor)
+        return factor * array
+
+    array = np.arange(3.0)
+    before = len(engine._derived)
+    for _ in range(2):
+        assert engine.derived(array, twice, 2).tolist() == [0, 2, 4]
+        assert engine.derived(array, twice, 3).tolist() == [0, 3, 6]
+    assert calls == [2, 3] and len(engine._derived) == before + 2
+    del array
+    assert len(engine._derived) == before
+
+
+@pytest.mark.parametrize("pool", [MaxPool2D(3, 2, 1), MaxPool2D(2), MaxPool2D((1, 2), (2, 3))], ids=str)
+def test_pooling_is_spread_without_a_difference(pool):
+    rng = np.random.default_rng(0)
+    x = np.round(rng.standard_normal((2, 5, 9, 8)), 1)
     y = pool.forward(x)
     R = rng.standard_normal(y.shape)
     expected = pool.relprop(R, x, y)

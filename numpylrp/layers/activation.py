@@ -7,11 +7,13 @@ activation is already in the activations that the next layer saw (Bach et al. 20
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 from scipy import special
 
+from ..engine import mapped
 from ..errors import LRPError, ShapeError
 from .base import Layer, ignore, parameter
 
@@ -42,7 +44,7 @@ class ReLU(Activation):
 
     def forward(self, x):
         if self.negative_slope == 0 and self.threshold == 0:
-            y = np.maximum(x, 0)
+            y = mapped(partial(np.maximum, x.dtype.type(0)), x)
         else:
             y = np.where(x >= self.threshold, x, self.negative_slope * (x - self.threshold))
         return y if self.max_value is None else np.minimum(y, self.max_value)

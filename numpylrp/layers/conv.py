@@ -18,7 +18,7 @@ from .base import Linear, Shape, parameter, whole
 
 
 def lift(x: np.ndarray) -> np.ndarray:
-    """(N, C, W) as (N, C, 1, W): a view. Images stay as they are."""
+    """(N, C, W) as (N, C, 1, W), and weights likewise: a view. Images stay as they are."""
     return x[:, :, None] if x.ndim == 3 else x
 
 
@@ -136,19 +136,17 @@ class _Conv(Linear):
         size = self.windows.output_size(spatial(self, shape, self.channels[0]))
         return (self.channels[1], *size[2 - self.rank :])
 
-    def _map(self, x, weight):
-        return im2col.convolve(x, weight, self.windows, self.groups)
+    def _map(self, x, weight, bias):
+        return im2col.convolve(x, weight, self.windows, self.groups, bias)
 
     def linear(self, x, weight, bias):
-        y = self._map(lift(x), weight.reshape(*weight.shape[:2], -1, weight.shape[-1]))
-        y = y if self.rank == 2 else y[:, :, 0]
-        if bias is None:
-            return y
-        return np.add(y, bias.reshape(-1, *(1,) * self.rank) if bias.ndim == 1 else bias, out=y)
+        bias = bias[:, None] if bias is not None and bias.ndim == 2 else bias
+        y = self._map(lift(x), lift(weight), bias)
+        return y if self.rank == 2 else y[:, :, 0]
 
     def adjoint(self, s, weight, shape):
-        weight = weight.reshape(*weight.shape[:2], -1, weight.shape[-1])
-        c = im2col.convolve_adjoint(lift(s), weight, self.windows, spatial(self, shape), self.groups)
+        size = spatial(self, shape)
+        c = im2col.convolve_adjoint(lift(s), lift(weight), self.windows, size, self.groups)
         return c if self.rank == 2 else c[:, :, 0]
 
 
@@ -258,9 +256,10 @@ class Conv2DTranspose(_Conv):
     def output_shape(self, shape: Shape) -> Shape:
         return (self.channels[1], *self.output_size(spatial(self, shape, self.channels[0])))
 
-    def _map(self, x, weight):
+    def _map(self, x, weight, bias):
         size = self.output_size(x.shape[2:])
-        return im2col.convolve_adjoint(x, weight, self.windows, size, self.groups)
+        y = im2col.convolve_adjoint(x, weight, self.windows, size, self.groups)
+        return im2col.plus(y, bias)
 
     def adjoint(self, s, weight, shape):
         return im2col.convolve(s, weight, self.windows, self.groups)
