@@ -13,6 +13,7 @@ import numpy as np
 from . import seed as seeds
 from .composite import Composite, weighted
 from .composite import composite as find_composite
+from .engine import each, threads
 from .errors import LRPError, NonFiniteError
 from .fusion import fused_once
 from .layers import Sigmoid, Softmax, Transpose
@@ -22,6 +23,9 @@ from .rules import AbsZ, Pass
 
 MEMORY = 2**28
 """Bytes of activations that one batch of `explain` may take when it chooses its size."""
+
+WALK = 2**24
+"""Bytes of activations that are worth a walk of their own."""
 
 NORMALIZATION = {
     "fused": (),
@@ -229,12 +233,22 @@ def explain(
     kept = _kept(trace, network)
     size = _batch_size(network, batch, total, batch_size, bool(kept))
     walk = _Walk(network, rules, top, seed, kept, watch)
-    parts = []
-    for first in range(0, total, size):
+    if not kept and watch is None:
+        size = _share(network, batch, min(size, total))
+    parts: dict[int, Explanation] = {}
+
+    def part(first: int) -> None:
         rows = slice(first, first + size)
         some = {name: value[rows] for name, value in batch.items()}
-        parts.append(walk(some, _rows(target, rows, total), classes, _seed_rows(seed, rows, total)))
-    return parts[0] if len(parts) == 1 else _joined(parts)
+        parts[first] = walk(some, _rows(target, rows, total), classes, _seed_rows(seed, rows, total))
+
+    firsts = range(0, total, size)
+    if watch is None:
+        each(part, ((first,) for first in firsts))
+    else:  # who watches sees the batches in order
+        for first in firsts:
+            part(first)
+    return parts[0] if len(parts) == 1 else _joined([parts[first] for first in sorted(parts)])
 
 
 def _logits(network: Network, top: str, any_layout: bool) -> str:
@@ -271,13 +285,31 @@ def _kept(trace: Any, network: Network) -> set[str]:
 
 
 def _batch_size(network: Network, batch: Mapping, total: int, given: int | None, traced: bool) -> int:
+    """Samples at a time."""
     if given is not None:
         if not isinstance(given, (int, np.integer)) or given < 1:
             raise LRPError(f"batch_size is to be an integer of at least 1, not {given!r}")
         return int(given)
+    return total if traced or total == 1 else max(1, MEMORY // _sample_bytes(network, batch))
+
+
+def _share(network: Network, batch: Mapping, size: int) -> int:
+    """Samples that one thread walks with, where `size` may be in memory: few enough to stay near the
+    processor, many enough to outweigh the weights, which every walk reads, and the walking itself.
+    """
+    if size < threads() or threads() == 1:
+        return size
+    bytes_each = _sample_bytes(network, batch)
+    if size * bytes_each < WALK // 4:
+        return size
+    weights = sum(a.nbytes for node in network.nodes for a in node.layer.arrays().values())
+    return min(size // threads(), -(-max(weights, WALK) // bytes_each))
+
+
+def _sample_bytes(network: Network, batch: Mapping) -> int:
+    """Bytes of one sample's activations."""
     shapes = sample_shapes(network, {name: value.shape[1:] for name, value in batch.items()})
-    values = sum(math.prod(shape) for shape in shapes.values())
-    return total if traced else max(1, MEMORY // (values * network.dtype.itemsize))
+    return sum(math.prod(shape) for shape in shapes.values()) * network.dtype.itemsize
 
 
 def sample_shapes(network: Network, given: Mapping[str, tuple]) -> dict[str, tuple]:

@@ -24,6 +24,9 @@ from .errors import ShapeError
 PIECE_BYTES = 2**21
 """Largest im2col matrix of one piece, in bytes: about what stays in a core's cache."""
 
+SMALL = 128
+"""Images with fewer pixels lie side by side in one matrix product."""
+
 PLANES = 2**16
 """Values of one piece where images are not copied."""
 
@@ -136,17 +139,27 @@ def _windows(x: np.ndarray, g: Windows) -> np.ndarray:
 def _pieces(images: int, out: Size, column_bytes: int) -> Iterator[tuple[slice, slice]]:
     """Cut a batch's output into (images, rows) whose columns take `PIECE_BYTES` at most.
 
-    Large images are cut by rows; small ones are taken several at a time, up to 512 columns:
-    a matrix product with few columns leaves the processor idle.
+    Large images are cut by rows; small ones are taken several at a time.
     """
     rows = max(1, min(out[0], PIECE_BYTES // max(1, column_bytes * out[1])))
-    together = 1
-    if rows == out[0]:
-        pixels = out[0] * out[1]
-        together = max(1, min(512 // pixels, PIECE_BYTES // (column_bytes * pixels)))
+    together = PIECE_BYTES // (column_bytes * out[0] * out[1])
+    together = max(1, min(together, -(-images // threads())))
     for n in range(0, images, together):
         for r in range(0, out[0], rows):
             yield slice(n, min(n + together, images)), slice(r, min(r + rows, out[0]))
+
+
+def _product(w: np.ndarray, windows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """`w` (groups, O, K) times the columns of `windows` (N, C, kh, kw, Ho, Wo), as (N, groups, O, pixels).
+
+    It need not be in `out`. Small images lie side by side in one matrix product: one with few
+    columns leaves the processor idle.
+    """
+    (groups, _, k), (images, *_, ho, wo) = w.shape, windows.shape
+    if images == 1 or ho * wo >= SMALL:
+        return np.matmul(w, windows.reshape(images, groups, k, ho * wo), out=out)
+    columns = windows.transpose(1, 2, 3, 0, 4, 5).reshape(groups, k, images * ho * wo)
+    return np.matmul(w, columns).reshape(groups, -1, images, ho * wo).transpose(2, 0, 1, 3)
 
 
 def convolve(
@@ -191,19 +204,12 @@ def convolve(
     offset = None if bias is None else bias.reshape(groups, o // groups, -1)
 
     def piece(images: slice, rows: slice) -> None:
-        columns = _windows(_rows(x[images], rows, g, pads), g).transpose(1, 2, 3, 0, 4, 5)
-        together, height = columns.shape[3:5]
-        columns = columns.reshape(groups, w.shape[2], together * height * wo)
-        pixels = slice(rows.start * wo, rows.stop * wo)
-        if together == 1:
-            product = np.matmul(w, columns, out=flat[images.start, :, :, pixels])
-        else:  # all rows of several images: (groups, O, images, pixels) -> (images, groups, O, pixels)
-            product = np.matmul(w, columns).reshape(groups, -1, together, ho * wo)
-            product = product.transpose(2, 0, 1, 3)
+        into = flat[images, :, :, rows.start * wo : rows.stop * wo]
+        product = _product(w, _windows(_rows(x[images], rows, g, pads), g), into)
         if offset is not None:  # while the product is in the cache
-            product += offset if offset.shape[2] == 1 else offset[:, :, pixels]
-        if together > 1:
-            flat[images] = product
+            product += offset if offset.shape[2] == 1 else offset[:, :, rows.start * wo : rows.stop * wo]
+        if product is not into:
+            into[...] = product
 
     each(piece, _pieces(n, (ho, wo), c * weight[0, 0].size * x.itemsize))
     return y
@@ -269,35 +275,34 @@ def convolve_adjoint(
         # windows are copied, not added up. Not for a few channels: there are O windows to copy.
         turned = derived(weight, _turned, groups)
         return convolve(s, turned, Windows(g.kernel, (1, 1), g.dilation, gather), groups)
-    back = np.zeros((n, c, *(m + sum(p) for m, p in zip(size, pads))), dtype)
-    flat = s.reshape(n, groups, o // groups, ho * wo)
+    back = np.zeros((n, groups, c // groups, *(m + sum(p) for m, p in zip(size, pads))), dtype)
     split = w.reshape(groups, c // groups, weight[0, 0].size, o // groups)
     span = g.dilation[0] * (g.kernel[0] - 1) + 1
 
     def piece(images: slice, channels: slice, rows: slice) -> None:
         # Windows overlap: all that is added to one place is added here, by one thread.
+        own = back[images, :, channels, rows]
         weights = split[:, channels].reshape(groups, -1, o // groups)
         first = max(0, (rows.start - span) // g.stride[0] + 1)  # of the windows that meet these rows
         last = min(ho, (rows.stop - 1) // g.stride[0] + 1)
-        together, start = images.stop - images.start, first * g.stride[0]
-        into = np.zeros(
-            (groups, channels.stop - channels.start, together, rows.stop - start + span, back.shape[3]),
-            dtype,
-        )
-        height = max(1, PIECE_BYTES // (weights.shape[0] * weights.shape[1] * wo * together * s.itemsize))
+        start = first * g.stride[0]
+        whole = own.shape[3] == back.shape[3]
+        into = own if whole else np.zeros((*own.shape[:3], rows.stop - start + span, own.shape[4]), dtype)
+        row_bytes = len(own) * weights[..., 0].size * wo * s.itemsize
+        height = max(1, PIECE_BYTES // row_bytes)
         for top in range(first, last, height):
             bottom = min(top + height, last)
-            part = flat[images, :, :, top * wo : bottom * wo]
-            part = part[0] if together == 1 else part.transpose(1, 2, 0, 3).reshape(groups, o // groups, -1)
-            columns = np.matmul(weights, part).reshape(groups, -1, *g.kernel, together, bottom - top, wo)
+            columns = _product(weights, s[images, :, None, None, top:bottom])
+            columns = columns.reshape(*own.shape[:3], *g.kernel, bottom - top, wo)
             at = top * g.stride[0] - start
             for i, j, pixels in taps(into[..., at:, :], g, (bottom - top, wo)):
-                pixels += columns[:, :, i, j]
-        own = into[..., rows.start - start : rows.stop - start, :].transpose(2, 0, 1, 3, 4)
-        back.reshape(n, groups, c // groups, *back.shape[2:])[images, :, channels, rows] = own
+                pixels += columns[:, :, :, i, j]
+        if not whole:
+            own[...] = into[..., rows.start - start : rows.stop - start, :]
 
-    each(piece, _back_pieces(n, (ho, wo), c // groups, groups * weight[0, 0].size * s.itemsize, back, span))
-    return crop(back, pads)
+    bytes_each = groups * weight[0, 0].size * s.itemsize
+    each(piece, _back_pieces(n, (ho, wo), c // groups, bytes_each, back.shape[3], span))
+    return crop(back.reshape(n, c, *back.shape[3:]), pads)
 
 
 def _turned(weight: np.ndarray, groups: int) -> np.ndarray:
@@ -316,27 +321,28 @@ def _matmul(w: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
 
 
 def _back_pieces(
-    images: int, out: Size, channels: int, bytes_each: int, back: np.ndarray, span: int
+    images: int, out: Size, channels: int, bytes_each: int, height: int, span: int
 ) -> Iterator[tuple[slice, slice, slice]]:
     """Cut a way back into (images, channels, rows): enough pieces for the threads, small ones together.
 
     Rows are cut where there are a few channels only; windows across a cut are computed twice.
     """
     pixels = out[0] * out[1]
-    together = max(1, min(512 // pixels, images))
+    together = max(SMALL // pixels, PIECE_BYTES // (bytes_each * channels * pixels))
+    together = max(1, min(together, -(-images // threads())))
     size = max(1, min(channels, PIECE_BYTES // max(1, bytes_each * pixels * together)))
-    if images <= together:
-        size = min(size, -(-channels // threads()))
-    height = back.shape[2]
+    rows = height
     if channels <= 8:
-        size, height = channels, min(height, max(8 * span, -(-height // threads())))
+        size, rows = channels, max(8 * span, -(-height // threads())) if images == 1 else height
+    elif images == 1:
+        size = min(size, -(-channels // threads()))
     for n in range(0, images, together):
         for c in range(0, channels, size):
-            for r in range(0, back.shape[2], height):
+            for r in range(0, height, rows):
                 yield (
                     slice(n, min(n + together, images)),
                     slice(c, min(c + size, channels)),
-                    slice(r, min(r + height, back.shape[2])),
+                    slice(r, min(r + rows, height)),
                 )
 
 

@@ -1,5 +1,6 @@
 """Results don't depend on pieces, threads or batches; convolutions against plain loops."""
 
+import importlib
 import itertools
 import threading
 
@@ -16,6 +17,8 @@ from numpylrp import engine, explain, im2col
 from numpylrp.layers import Conv2D, MaxPool2D
 from numpylrp.rules import AlphaBeta, Epsilon, Gamma, divide, stabilize
 
+walks = importlib.import_module("numpylrp.explain")  # the function has the module's name
+
 PIECES = (1, 500, 2**21)
 
 
@@ -23,15 +26,25 @@ class Setting:
     """Piece size and threads for a while; small work is spread, too."""
 
     def __init__(self, piece, threads):
-        self.new, self.spread = (piece, threads, piece // 8 + 3, piece // 8 + 3), engine.spread
+        few = piece // 8 + 3
+        self.spread = engine.spread
+        self.new = (
+            (im2col, "PIECE_BYTES", piece),
+            (engine, "THREADS", threads),
+            (engine, "RUN", few),
+            (im2col, "PLANES", few),
+            (walks, "WALK", few),
+        )
 
     def __enter__(self):
-        self.old = im2col.PIECE_BYTES, engine.THREADS, engine.RUN, im2col.PLANES
-        im2col.PIECE_BYTES, engine.THREADS, engine.RUN, im2col.PLANES = self.new
+        self.old = [(room, name, getattr(room, name)) for room, name, _ in self.new]
+        for setting in self.new:
+            setattr(*setting)
         im2col.spread = lambda count, size: self.spread(count, size, least=1)
 
     def __exit__(self, *error):
-        im2col.PIECE_BYTES, engine.THREADS, engine.RUN, im2col.PLANES = self.old
+        for setting in self.old:
+            setattr(*setting)
         im2col.spread = self.spread
 
 
@@ -80,11 +93,16 @@ def test_whole_explanations_do_not_depend_on_them(piece, threads):
     network = chain()
     x = np.random.default_rng(0).standard_normal((5, 2, 7, 8))
     for composite in ("epsilon-plus", "epsilon-alpha2-beta1-flat", "epsilon-gamma-box"):
-        expected = explain(network, x, composite=composite).relevance
+        expected = explain(network, x, composite=composite)
         with Setting(piece, threads):
             for size in (5, 2):
-                ours = explain(network, x, composite=composite, batch_size=size).relevance
-                assert_allclose(ours, expected, rtol=0, atol=1e-10 * abs(expected).max())
+                ours = explain(network, x, composite=composite, batch_size=size)
+                close = {"rtol": 0, "atol": 1e-10 * abs(expected.relevance).max()}
+                assert_allclose(ours.relevance, expected.relevance, **close)
+                assert_array_equal(ours.target, expected.target)
+                for step, other in zip(ours.steps.values(), expected.steps.values()):
+                    assert_allclose(step.received, other.received, rtol=1e-10, atol=1e-10)
+                    assert_allclose(step.sent, other.sent, rtol=1e-10, atol=1e-10)
 
 
 def test_the_way_back_to_few_channels_is_cut_by_rows():
