@@ -87,7 +87,7 @@ def changed(weight: np.ndarray, change: Callable) -> np.ndarray:
 # ---------------------------------------------------------------- the four steps
 
 
-def stabilize(z: np.ndarray, epsilon: float, out: np.ndarray | None = None) -> np.ndarray:
+def stabilize(z: np.ndarray, epsilon: float) -> np.ndarray:
     """``z + epsilon * sign(z)`` with sign(0) = +1.
 
     Examples
@@ -97,7 +97,7 @@ def stabilize(z: np.ndarray, epsilon: float, out: np.ndarray | None = None) -> n
     """
     if not epsilon:
         return z
-    signed = np.add(z, z.dtype.type(0), out=out)  # -0 + 0 is +0
+    signed = z + z.dtype.type(0)  # -0 + 0 is +0
     np.copysign(z.dtype.type(epsilon), signed, out=signed)
     signed += z
     return signed
@@ -184,13 +184,13 @@ class Rule:
         """The shares whose sum is the relevance of the input."""
         raise NotImplementedError
 
+    def stabilized(self, z: np.ndarray) -> np.ndarray:
+        """The denominator for z."""
+        return stabilize(z, self.epsilon)
+
     def divided(self, R: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """R over the denominator for z."""
-
-        def work(R, z, out=None):
-            return divide(R, stabilize(z, self.epsilon, out), out)
-
-        return mapped(work, R, z)
+        """R over the denominator for z: value by value, and so in runs."""
+        return mapped(lambda R, z, out=None: divide(R, self.stabilized(z), out), R, z)
 
     def propagate(
         self, layer: Any, R: np.ndarray, x: np.ndarray, y: np.ndarray, note: Callable
@@ -266,12 +266,14 @@ class Epsilon(Rule):
     def __post_init__(self) -> None:
         _number(self, "epsilon")
 
-    def divided(self, R, z):
+    def stabilized(self, z):
         if not self.relative:
-            return super().divided(R, z)
+            return stabilize(z, self.epsilon)
         size = np.sqrt(np.mean(np.square(z), axis=tuple(range(1, z.ndim)), keepdims=True))
-        epsilon = z.dtype.type(self.epsilon)
-        return divide(R, z + size * np.where(z >= 0, epsilon, -epsilon))
+        return z + size * np.where(z >= 0, z.dtype.type(self.epsilon), -z.dtype.type(self.epsilon))
+
+    def divided(self, R, z):
+        return divide(R, self.stabilized(z)) if self.relative else super().divided(R, z)
 
     def shares(self, layer, R, x, y):
         yield Share(R, [Part(x)], z=y)
