@@ -134,7 +134,7 @@ def input_range(network: Network, low: Any = None, high: Any = None) -> tuple[An
     return low, high
 
 
-def boxes(network: Network, low: Any = None, high: Any = None) -> list[tuple[str, Rule]]:
+def boxes(network: Network, low: Any = None, high: Any = None) -> list[tuple[Callable, Rule]]:
     """The z^B rule for each first layer, with the bounds of what that layer sees.
 
     Between the input and a first layer may lie what moves values or scales them one by one
@@ -146,7 +146,13 @@ def boxes(network: Network, low: Any = None, high: Any = None) -> list[tuple[str
         The bounds are not known, or something else lies between.
     """
     low, high = input_range(network, low, high)
-    return [(name, ZBox(*_bounds(network, name, low, high))) for name in sorted(_ends(network, False))]
+    first = sorted(_ends(network, False))
+    return [(_named(name), ZBox(*_bounds(network, name, low, high))) for name in first]
+
+
+def _named(name: str) -> Callable[[Network, Node], bool]:
+    """Match one layer, whose name may also be that of a family or have characters of a wildcard."""
+    return lambda network, node: node.name == name
 
 
 def _bounds(network: Network, name: str, low: Any, high: Any) -> tuple[Any, Any]:

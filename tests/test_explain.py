@@ -570,3 +570,13 @@ def test_an_image_of_another_size():
         e = explain(network, r.standard_normal((2, 1, *size)), composite=LRP0())
         assert e.relevance.shape == (2, 1, *size)
         assert_allclose(e.relevance.sum((1, 2, 3)), e.output[[0, 1], e.target], rtol=1e-9)
+
+
+def test_the_box_of_a_first_layer_is_for_that_layer_alone():
+    """Also where its name is that of a family."""
+    network = Network(
+        [("conv", Conv2D(np.ones((1, 1, 1, 1)))), ("c2", Conv2D(np.ones((1, 1, 1, 1)))), ("c*", ReLU())],
+        (1, 2, 2),
+    )
+    rules = PRESETS["epsilon-gamma-box"](network, low=0.0, high=1.0).rules(network)
+    assert rules == {"conv": ZBox(0.0, 1.0), "c2": Gamma(0.25)}
