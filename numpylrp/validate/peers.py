@@ -270,12 +270,15 @@ def zennit(
     from zennit.composites import NameMapComposite
     from zennit.layer import Sum
 
-    class Addition(Sum):
+    class Addition(nn.Module):
+        """zennit's Sum is a layer of one stacked input, which its rules run on their own."""
+
         def __init__(self) -> None:
-            super().__init__(dim=-1)
+            super().__init__()
+            self.sum = Sum(dim=-1)
 
         def forward(self, *x: torch.Tensor) -> torch.Tensor:
-            return super().forward(torch.stack(x, dim=-1))
+            return self.sum(torch.stack(x, dim=-1))
 
     def translated(rule: Rule, layer: Any) -> Any:
         if isinstance(rule, Epsilon) and not rule.relative:
@@ -303,10 +306,8 @@ def zennit(
         layer, rule = node.layer, rules.get(node.name)
         if isinstance(layer, (L.BatchNorm, L.LRN)) or layer.family == "activation":
             entries.append(([model.path(node.name)], zr.Pass()))
-        elif isinstance(layer, (L.SumPool2D, L.GlobalSumPool, L.Add)) and isinstance(
-            rule, (Epsilon, AlphaBeta)
-        ):
-            entries.append(([model.path(node.name)], zr.Norm()))  # as zennit's composites have it
+        elif isinstance(layer, L.Add):
+            entries.append(([f"{model.path(node.name)}.sum"], zr.Norm()))  # as zennit's composites have it
         elif isinstance(rule, (WSquare, ZBox)) and model.padded(node.name):
             raise UnsupportedError(
                 f"PyTorch pads {node.name!r} in a layer of its own, and {rule} sees its zeros"
@@ -329,7 +330,7 @@ def zennit(
 def captum(
     network: Network, x: np.ndarray, rules: Mapping[str, Rule], R: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Relevance of the input by captum, which starts from the logit of a class; parameters as `zennit`."""
+    """Relevance of the input by captum; parameters as `zennit`."""
     from captum.attr import LRP
     from captum.attr._utils.custom_modules import Addition_Module
     from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule
@@ -361,27 +362,31 @@ def captum(
     for name, module in model.steps.items():
         if isinstance(module, known) or (isinstance(module, nn.Flatten) and name):
             module.rule = getattr(module, "rule", None) or EpsilonRule()
-    y = network.forward(x)
     given = torch.from_numpy(np.ascontiguousarray(x, network.dtype))
-    flat = R.reshape(len(R), -1)
-    place = flat.argmax(1) if (flat != 0).sum(1).max() == 1 else None
-    place = None if place is None else np.abs(flat).argmax(1)
-    taken = np.zeros_like(flat)
-    if place is not None:
-        rows = np.arange(len(flat))
-        taken[rows, place] = y.reshape(len(y), -1)[rows, place]
-    if place is None or not np.allclose(taken, flat, rtol=1e-5, atol=0):
-        raise UnsupportedError("captum starts from the logit of a class, not from any relevance")
-    where = [tuple(int(i) for i in np.unravel_index(p, R.shape[1:])) for p in place]
-    where = [w[0] if len(w) == 1 else w for w in where]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = LRP(model).attribute(given, target=where).detach().numpy()
+            found = LRP(_Seeded(model, R)).attribute(given, target=0).detach().numpy()
     except (AssertionError, RuntimeError, TypeError, AttributeError) as error:
         raise UnsupportedError(f"captum: {error}") from None
     (source,) = network.inputs
     return {source: found}
+
+
+class _Seeded(nn.Module):
+    """The module with an output of 1 whose gradient at the module's own output is R.
+
+    captum starts from a logit: it sends the gradient back and multiplies by the logit at the end.
+    """
+
+    def __init__(self, module: nn.Module, R: np.ndarray) -> None:
+        super().__init__()
+        self.module = module
+        self.R = torch.from_numpy(np.ascontiguousarray(R))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = (self.module(x) * self.R.to(x)).flatten(1).sum(1, keepdim=True)
+        return y + (1 - y.detach())
 
 
 LIBRARIES: dict[str, Callable] = {"zennit": zennit, "captum": captum}
