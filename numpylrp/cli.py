@@ -19,7 +19,7 @@ from .audit import joined
 from .composite import PRESETS
 from .errors import FileError, LRPError
 from .explain import NORMALIZATION, flow, prepared
-from .files import whole
+from .files import opened, whole
 from .inputs import Samples, samples
 from .network import Network
 from .run import CHUNK, run
@@ -45,6 +45,16 @@ examples:
   numpylrp convert tensors.h5 --architecture network.json --out model.h5
 
 PyTorch modules are written where PyTorch is, by numpylrp.export.torch.save.
+"""
+COMPARE = """\
+examples:
+  numpylrp vectors --out vectors
+  numpylrp compare vectors/conv2d-padding.h5 mine.npz --case gamma
+  numpylrp compare model.h5 mine.npz --inputs images.npy --composite epsilon-plus
+  numpylrp compare theirs.npz mine.npz
+
+The candidate's arrays are named as the layers whose output's relevance they are, or as the input. The exit
+status is 0 where all agrees.
 """
 AUDIT = """\
 examples:
@@ -143,6 +153,33 @@ def parser() -> argparse.ArgumentParser:
     _method(one)
     one.add_argument("--sample", type=int, metavar="N", help="the table of one sample (default: the mean)")
     one.add_argument("--out", metavar="DIR", help="folder for audit.txt, audit.png and audit.h5")
+
+    one = commands.add_parser(
+        "compare",
+        help="say whether another implementation's relevance is right, and why not",
+        formatter_class=raw,
+        epilog=COMPARE,
+    )
+    one.set_defaults(command=compare)
+    one.add_argument("reference", metavar="REFERENCE", help="a file of vectors, a model, or relevance")
+    one.add_argument("candidate", metavar="CANDIDATE", help=".npz or .h5: arrays named as the layers")
+    one.add_argument("--case", metavar="NAME", help="of a file of vectors (default: the one that fits best)")
+    one.add_argument("--inputs", nargs="+", metavar="FILE", help="of a model: what was explained")
+    _reading(one)
+    _method(one)
+    one.add_argument("--tolerance", type=float, metavar="F", help="relative to the largest |value|")
+
+    one = commands.add_parser("vectors", help="write the published test vectors")
+    one.set_defaults(command=write_vectors)
+    one.add_argument("--out", required=True, metavar="DIR", help="folder for the files")
+    one.add_argument("--check", action="store_true", help="show how far this library is from them")
+
+    one = commands.add_parser("conventions", help="show how other libraries deviate, and by how much")
+    one.set_defaults(command=show_conventions)
+
+    one = commands.add_parser("conformance", help="run the test vectors through zennit and captum")
+    one.set_defaults(command=conformance)
+    one.add_argument("--readme", metavar="FILE", help="write the table between the marks of this file")
     return top
 
 
@@ -150,6 +187,10 @@ def _inputs(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "inputs", metavar="INPUTS", nargs="+", help=".npy, .npz, .h5, images or a folder of them"
     )
+    _reading(one)
+
+
+def _reading(one: argparse.ArgumentParser) -> None:
     one.add_argument("--dataset", metavar="NAME", help="array in an .npz or .h5 (default: the one that fits)")
     one.add_argument("--labels", metavar="NAME", help='true classes in an .npz or .h5 (default: "labels")')
     one.add_argument("--scale", type=_fraction, default=1.0, metavar="F", help="factor for the inputs: 1/255")
@@ -325,14 +366,12 @@ def audit(args: argparse.Namespace) -> None:
         from . import plot
 
         plot.require("matplotlib")
-    target = int(args.target) if args.target and args.target.isdecimal() else args.target
-    if target == "true" and given.labels is None:
-        raise LRPError("target 'true' needs labels, and the inputs have none")
+    targets = _target(args, given.labels)
     network, rules = prepared(network, args.composite, args.normalization, **_options(args))
     parts = []
     for first in range(0, len(given), CHUNK):
         rows = slice(first, min(first + CHUNK, len(given)))
-        chosen = given.labels[rows].tolist() if target == "true" else target
+        chosen = targets[rows] if isinstance(targets, list) else targets
         options = {"composite": rules, "normalization": "linear", "seed": args.seed}
         parts.append(account(network, given[rows], chosen, **options))
     whole_account = joined(parts)
@@ -348,6 +387,112 @@ def audit(args: argparse.Namespace) -> None:
         whole_account.save(out / "audit.h5")
         plot.audit(whole_account, out / "audit.png")
         print(f"\n{out}: audit.txt, audit.png, audit.h5")
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Judge another implementation's relevance."""
+    from .validate import compare as judge
+    from .validate import vectors
+
+    candidate = judge.read_candidate(args.candidate)
+    kind = _kind_of(args.reference)
+    if kind == "vectors":
+        given = vectors.read(args.reference)
+        if args.case is not None and args.case not in given.cases:
+            raise LRPError(f"there is no case {args.case!r}; there are {', '.join(given.cases)}")
+        names = list(given.cases) if args.case is None else [args.case]
+        verdicts = {}
+        for name in names:
+            case = given.cases[name]
+            verdicts[name] = judge.judge(
+                given.network,
+                given.x,
+                case.rules,
+                candidate,
+                seed=case.seed,
+                normalization=case.normalization,
+                tolerance=args.tolerance,
+            )
+        name, verdict = min(verdicts.items(), key=lambda item: item[1].distance)
+        print(f"{given.name}, case {name}: {given.description}")
+    elif kind == "model":
+        if not args.inputs:
+            raise LRPError(
+                "with a model as the reference, give --inputs, and --composite if it is not epsilon-plus"
+            )
+        network = load(args.reference)
+        data = samples(args.inputs, network, args.dataset, args.labels, args.scale, args.resize)
+        data.first = args.first
+        candidate = {next(iter(network.inputs)) if k == "attribution" else k: v for k, v in candidate.items()}
+        _, rules = prepared(network, args.composite, args.normalization, **_options(args))
+        target = _target(args, data.labels)
+        verdict = judge.judge(
+            network,
+            data[0 : len(data)],
+            rules,
+            candidate,
+            target=target[: len(data)] if isinstance(target, list) else target,
+            seed=args.seed,
+            normalization=args.normalization,
+            tolerance=args.tolerance,
+        )
+    else:
+        verdict = judge.compare(judge.read_candidate(args.reference), candidate, args.tolerance)
+    print(verdict)
+    return 0 if verdict.agrees else 1
+
+
+def _kind_of(path: str) -> str:
+    """Whether a reference is a file of vectors, a model, or relevance."""
+    if Path(path).suffix == ".npz":
+        return "relevance"
+    if h5py.is_hdf5(path):
+        with opened(path) as file:
+            if "vectors" in file:
+                return "vectors"
+            model = "format" in file.attrs or "model_config" in file.attrs or "layer_names" in file.attrs
+        return "model" if model else "relevance"
+    return "model"
+
+
+def _target(args: argparse.Namespace, labels: Any) -> Any:
+    """The class that was asked for."""
+    if args.target == "true":
+        if labels is None:
+            raise LRPError("target 'true' needs labels, and the inputs have none")
+        return labels.tolist()
+    return int(args.target) if args.target and args.target.isdecimal() else args.target
+
+
+def write_vectors(args: argparse.Namespace) -> None:
+    """Write the published vectors."""
+    from .validate import vectors
+
+    paths = vectors.write(args.out)
+    print(f"{args.out}: {len(paths)} files, {sum(p.stat().st_size for p in paths) / 2**20:.1f} MB")
+    if args.check:
+        for dtype in ("float64", "float32"):
+            found = [line for path in paths for line in vectors.check(path, dtype)]
+            worst, part = max(e for *_, e, _ in found), max(e / b for *_, e, b in found)
+            print(f"numpylrp in {dtype}: largest error {worst:.1e}, relative to the array's largest value,")
+            print(f"  in {len(found)} arrays; at most {part:.0%} of a bound")
+
+
+def show_conventions(args: argparse.Namespace) -> None:
+    """Print the deviations of other libraries."""
+    from .validate import conventions
+
+    print(conventions.table())
+
+
+def conformance(args: argparse.Namespace) -> None:
+    """Print the conformance table."""
+    from .validate import conformance as peers
+
+    text = peers.table(peers.outcomes())
+    print(text)
+    if args.readme:
+        peers.write_readme(text, args.readme)
 
 
 def _progress(started: float):
@@ -407,7 +552,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 if it went well, 1 for an error, 2 for a wrong call, 130 when interrupted."""
     args = parser().parse_args(argv)
     try:
-        args.command(args)
+        return args.command(args) or 0
     except BrokenPipeError:  # whoever read along has stopped: no error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -417,7 +562,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("numpylrp: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

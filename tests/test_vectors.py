@@ -282,7 +282,7 @@ def test_bounds_grow_with_the_condition():
         plans = {"p": ("", 0, lambda numbers: (network, {"input": np.array([[1 + d, 1.0]] * 2)}, cases))}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(vectors, "PLANS", plans)
-            return vectors._made("p").cases["case"].bounds["float64"]
+            return vectors.made("p").cases["case"].bounds["float64"]
 
     assert 6 < bound(1 / 64) / bound(1 / 8) < 8
 

@@ -74,13 +74,17 @@ class AsTorch(nn.Module):
         self.values: dict[str, torch.Tensor] = {}
         self.eval()
 
+    def _key(self, name: str) -> str:
+        keys = next(keys for own, _, keys in self.plan if own == name)
+        return next(key for key in keys if not isinstance(self.steps[key], _Pad) or len(keys) == 1)
+
     def module(self, name: str) -> nn.Module:
-        """The module of a layer (the last, where it took two)."""
-        return self.steps[next(keys[-1] for own, _, keys in self.plan if own == name)]
+        """The module that does a layer's work (padding and flattening may take others)."""
+        return self.steps[self._key(name)]
 
     def path(self, name: str) -> str:
         """The name of that module."""
-        return f"steps.{next(keys[-1] for own, _, keys in self.plan if own == name)}"
+        return f"steps.{self._key(name)}"
 
     def padded(self, name: str) -> bool:
         """Whether this layer's padding took a module of its own."""
@@ -244,12 +248,16 @@ MODULES: dict[type, Callable] = {
 
 
 def zennit(
-    network: Network, x: np.ndarray, rules: Mapping[str, Rule], R: np.ndarray
+    network: Network,
+    x: np.ndarray,
+    rules: Mapping[str, Rule],
+    R: np.ndarray,
+    normalization: str = "fused",
 ) -> dict[str, np.ndarray]:
     """Relevance of every value of the network by zennit, by name.
 
-    Linear layers get zennit's rule of the same name; batch normalization is merged by its
-    canonizer where that can be, and else passed through, as zennit's composites have it.
+    Linear layers get zennit's rule of the same name. Batch normalization is merged by its canonizer
+    where that can be ("fused"), and else passed through, as zennit's composites have it ("identity").
 
     Parameters
     ----------
@@ -259,6 +267,8 @@ def zennit(
         By layer name; normalization layers need none.
     R : (N, *output) array
         Relevance to start from.
+    normalization : str
+        What is asked for: zennit has "fused" and "identity", captum "linear".
 
     Raises
     ------
@@ -300,6 +310,9 @@ def zennit(
             return zr.Pass()
         raise UnsupportedError(f"zennit has no rule {rule}")
 
+    norms = any(isinstance(node.layer, L.BatchNorm) for node in network.nodes)
+    if norms and normalization not in ("fused", "identity"):
+        raise UnsupportedError(f"zennit does not treat batch normalization as {normalization!r}")
     model = AsTorch(network, Addition)
     entries = []
     for node in network.nodes:
@@ -307,14 +320,17 @@ def zennit(
         if isinstance(layer, (L.BatchNorm, L.LRN)) or layer.family == "activation":
             entries.append(([model.path(node.name)], zr.Pass()))
         elif isinstance(layer, L.Add):
-            entries.append(([f"{model.path(node.name)}.sum"], zr.Norm()))  # as zennit's composites have it
+            own = zr.Norm(rule.epsilon or 1e-6) if isinstance(rule, Epsilon) else zr.Norm()
+            entries.append(([f"{model.path(node.name)}.sum"], own))  # as zennit's composites have it
         elif isinstance(rule, (WSquare, ZBox)) and model.padded(node.name):
             raise UnsupportedError(
                 f"PyTorch pads {node.name!r} in a layer of its own, and {rule} sees its zeros"
             )
         elif rule is not None:
             entries.append(([model.path(node.name)], translated(rule, layer)))
-    composite = NameMapComposite(entries, canonizers=[SequentialMergeBatchNorm()])
+    composite = NameMapComposite(
+        entries, canonizers=[SequentialMergeBatchNorm()] if normalization == "fused" else []
+    )
     given = torch.from_numpy(np.ascontiguousarray(x, network.dtype)).requires_grad_()
     with composite.context(model) as ready, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -328,12 +344,17 @@ def zennit(
 
 
 def captum(
-    network: Network, x: np.ndarray, rules: Mapping[str, Rule], R: np.ndarray
+    network: Network,
+    x: np.ndarray,
+    rules: Mapping[str, Rule],
+    R: np.ndarray,
+    normalization: str = "linear",
 ) -> dict[str, np.ndarray]:
     """Relevance of the input by captum; parameters as `zennit`."""
     from captum.attr import LRP
+    from captum.attr._core.lrp import SUPPORTED_LAYERS_WITH_RULES, SUPPORTED_NON_LINEAR_LAYERS
     from captum.attr._utils.custom_modules import Addition_Module
-    from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule
+    from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule, IdentityRule
 
     def translated(rule: Rule | None) -> Any:
         if isinstance(rule, Epsilon) and not rule.relative:
@@ -344,24 +365,17 @@ def captum(
             return Alpha1_Beta0_Rule()
         raise UnsupportedError(f"captum has no rule {rule}")
 
+    if any(isinstance(node.layer, L.BatchNorm) for node in network.nodes) and normalization != "linear":
+        raise UnsupportedError(f"captum does not treat batch normalization as {normalization!r}")
     model = AsTorch(network, Addition_Module)
     for node in network.nodes:
-        if isinstance(node.layer, L.Add):
-            model.module(node.name).rule = EpsilonRule()
-        elif node.name in rules and not isinstance(node.layer, L.BatchNorm):
-            model.module(node.name).rule = translated(rules[node.name])
-    known = (
-        nn.Conv1d,
-        nn.ConvTranspose2d,
-        nn.AvgPool1d,
-        nn.BatchNorm1d,
-        nn.LocalResponseNorm,
-        _Pad,
-        _Function,
-    )
-    for name, module in model.steps.items():
-        if isinstance(module, known) or (isinstance(module, nn.Flatten) and name):
-            module.rule = getattr(module, "rule", None) or EpsilonRule()
+        if isinstance(node.layer, L.MaxPool2D) or node.name not in rules:
+            continue  # captum's own
+        model.module(node.name).rule = translated(rules[node.name])
+    known = (*SUPPORTED_LAYERS_WITH_RULES, *SUPPORTED_NON_LINEAR_LAYERS)
+    for module in model.steps.values():
+        if not isinstance(module, known) and not hasattr(module, "rule"):
+            module.rule = IdentityRule() if isinstance(module, nn.ReLU6) else EpsilonRule()
     given = torch.from_numpy(np.ascontiguousarray(x, network.dtype))
     try:
         with warnings.catch_warnings():

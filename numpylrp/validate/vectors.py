@@ -123,7 +123,7 @@ def names() -> tuple[str, ...]:
     return tuple(PLANS)
 
 
-def _made(name: str) -> Vectors:
+def made(name: str) -> Vectors:
     """The vectors of this name, from nothing."""
     description, stream, make = PLANS[name]
     numbers = Numbers(stream)
@@ -202,7 +202,7 @@ def write(folder: str | os.PathLike) -> list[Path]:
         raise FileError(f"{folder} can't be written to: {error.strerror or error}") from error
     try:
         for name in names():
-            _save(_made(name), beside / f"{name}.h5")
+            _save(made(name), beside / f"{name}.h5")
         for name in names():
             os.replace(beside / f"{name}.h5", folder / f"{name}.h5")
     except OSError as error:
@@ -274,7 +274,7 @@ def read(path: str | os.PathLike) -> Vectors:
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _save(_made("dense"), Path(folder) / "dense.h5")
+    ...     _save(made("dense"), Path(folder) / "dense.h5")
     ...     read(Path(folder) / "dense.h5").cases["gamma"].rules
     {'layer': Gamma(0.25)}
     """
@@ -410,7 +410,7 @@ def check(
 
     Examples
     --------
-    >>> found = check(_made("dense"), np.float32)
+    >>> found = check(made("dense"), np.float32)
     >>> found[-1][:2], all(error <= bound for _, _, error, bound in found)
     (('z-box', 'input'), True)
     """

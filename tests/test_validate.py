@@ -1,0 +1,125 @@
+"""Vectors, the judge and the conformance table as a user meets them."""
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from networks import chain
+
+from numpylrp import explain, save
+from numpylrp.cli import main
+from numpylrp.errors import FileError
+from numpylrp.validate import conformance, vectors
+from numpylrp.validate.compare import compare
+
+VECTORS = Path(__file__).parent / "vectors"
+
+
+def call(capsys, *args):
+    code = main([str(a) for a in args])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_vectors_are_written_as_they_are_published(tmp_path, capsys, monkeypatch):
+    few = {name: vectors.PLANS[name] for name in ("dense", "conv2d-padding")}
+    monkeypatch.setattr(vectors, "PLANS", few)
+    code, out, _ = call(capsys, "vectors", "--out", tmp_path / "v", "--check")
+    assert code == 0 and "2 files" in out and "numpylrp in float32: largest error" in out
+    for name in few:
+        assert (tmp_path / "v" / f"{name}.h5").read_bytes() == (VECTORS / f"{name}.h5").read_bytes()
+
+
+def test_compare_with_a_file_of_vectors(tmp_path, capsys):
+    path = VECTORS / "conv2d-padding.h5"
+    given = vectors.read(path)
+    right = given.cases["gamma"].R["input"]
+    np.savez(tmp_path / "right.npz", input=right * (1 + 1e-14))
+    assert call(capsys, "compare", path, tmp_path / "right.npz", "--case", "gamma")[0] == 0
+    code, out, _ = call(capsys, "compare", path, tmp_path / "right.npz")  # finds the case itself
+    assert code == 0 and "case gamma" in out and "agree" in out
+    layer, x, seed = given.network["layer"], given.x["input"], given.cases["gamma"].seed
+    matrix = layer.as_matrix(x.shape[1:])
+    wrong = np.zeros_like(x)  # gamma on weights only, by loops over an explicit matrix
+    favoured = matrix + 0.25 * np.maximum(matrix, 0)
+    bias = np.repeat(layer.bias, seed[0, 0].size)
+    for n in range(2):
+        z = x[n].ravel() @ favoured + bias
+        wrong[n] = (x[n].ravel() * (favoured @ (seed[n].ravel() / z))).reshape(x.shape[1:])
+    with h5py.File(tmp_path / "wrong.h5", "w") as file:
+        file["input"] = wrong
+    code, out, _ = call(capsys, "compare", path, tmp_path / "wrong.h5", "--case", "gamma")
+    assert code == 1 and '"gamma on weights only, bias as it is"' in out
+    code, _, err = call(capsys, "compare", path, tmp_path / "wrong.h5", "--case", "gama")
+    assert code == 1 and "there is no case 'gama'; there are alpha2-beta1" in err
+
+
+def test_compare_with_a_model_and_its_inputs(tmp_path, capsys):
+    network = chain()
+    save(network, tmp_path / "net.h5")
+    x = np.random.default_rng(0).uniform(0, 1, (3, *network.inputs["input"]))
+    np.savez(tmp_path / "x.npz", x=x, labels=np.array([0, 1, 0]))
+    R = explain(network, x, [0, 1, 0], composite="epsilon-plus").relevance
+    np.savez(tmp_path / "mine.npz", attribution=R)
+    args = ["compare", tmp_path / "net.h5", tmp_path / "mine.npz", "--inputs", tmp_path / "x.npz"]
+    assert call(capsys, *args, "--target", "true")[0] == 0
+    code, out, _ = call(capsys, *args, "--target", "true", "--composite", "epsilon")
+    assert code == 1 and "differs" in out
+    code, _, err = call(capsys, "compare", tmp_path / "net.h5", tmp_path / "mine.npz")
+    assert code == 1 and "--inputs" in err
+
+
+def test_compare_two_files_of_relevance(tmp_path, capsys):
+    R = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
+    np.savez(tmp_path / "a.npz", input=R, conv=R, fc=R[:, 0, 0], more=R)
+    np.savez(tmp_path / "b.npz", input=R, conv=R.transpose(0, 2, 3, 1), fc=-3 * R[:, 0, 0])
+    code, out, _ = call(capsys, "compare", tmp_path / "a.npz", tmp_path / "b.npz")
+    assert code == 1 and "is -3 times the reference's" in out and "channels last" in out
+    assert "not given: more" in out
+    bad = R.copy()
+    bad[0, 0, 0, 0] = np.nan
+    verdict = compare({"a": R, "b": R, "c": R}, {"a": bad, "b": R[:, :2], "c": np.where(R > 1, 0, R)})
+    assert "1 values are NaN" in verdict["a"].text and "has shape (2, 2, 4, 5)" in verdict["b"].text
+    assert f"differs on {100 * (R > 1).mean():.3g} % of its values" == verdict["c"].text
+    np.savez(tmp_path / "c.npz", nothing=R)
+    code, _, err = call(capsys, "compare", tmp_path / "a.npz", tmp_path / "c.npz")
+    assert code == 1 and "no name is in both" in err
+
+
+def test_conventions_are_shown_with_their_size(capsys):
+    code, out, _ = call(capsys, "conventions")
+    assert code == 0
+    for library in ("zennit", "captum", "innvestigate", "lrp_toolbox", "LXT", "TorchLRP", "RAP"):
+        assert re.search(rf"^{library} ", out, re.M)
+
+
+def test_zennit_and_captum_are_what_the_table_says(tmp_path, capsys):
+    """Live. What the design notes say of both must hold, or one of them is wrong."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    for name in ("zennit", "captum"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    found = conformance.outcomes(
+        ["dense", "dense-zero-outputs", "conv2d-stride", "net-conv-bn", "net-bn-padded-conv"]
+    )
+    of = {(o.library, o.file, o.case): o for o in found}
+    assert of["zennit", "conv2d-stride", "epsilon"].error < 1e-12
+    assert of["captum", "conv2d-stride", "epsilon"].error < 1e-7
+    assert of["zennit", "dense", "w-square"].why == "b^2 in the denominator"
+    assert "dropped" in of["zennit", "dense-zero-outputs", "gamma"].why
+    assert "weights only" in of["captum", "dense", "gamma"].why
+    assert "weights only" in of["captum", "conv2d-stride", "z-plus"].why
+    assert "its eps left behind" in of["zennit", "net-conv-bn", "epsilon fused"].why
+    assert "passed unchanged" in of["zennit", "net-bn-padded-conv", "gamma fused"].why
+    assert of["zennit", "net-bn-padded-conv", "epsilon-plus identity"].error < 1e-5
+    assert of["captum", "dense", "flat"].error is None and "no rule Flat" in of["captum", "dense", "flat"].why
+    text = conformance.table(found)
+    assert text.startswith("| case | zennit") and "| epsilon | 3 of 3 agree" in text
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{conformance.MARKS[0]}\nold\n{conformance.MARKS[1]}\nafter\n")
+    conformance.write_readme(text, readme)
+    assert readme.read_text().startswith("before\n<!--") and "old" not in readme.read_text()
+    readme.write_text("no marks")
+    with pytest.raises(FileError, match="has not the marks"):
+        conformance.write_readme(text, readme)
