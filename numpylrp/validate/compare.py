@@ -442,10 +442,11 @@ class Verdict:
     def cause(self) -> str:
         """Why they part there, in one sentence."""
         row = self.first
+        if row is None and self.rows:
+            many = len(self.rows) > 1
+            return f"all {len(self.rows)} values agree" if many else f"{self.rows[0].name!r} agrees"
         if row is None:
-            return (
-                f"all {len(self.rows)} values agree with the definition" if self.rows else "nothing compared"
-            )
+            return "nothing was compared"
         who = _names(row.layers) or "the seed"
         if len(row.layers) == 1:
             who += f" ({row.rule})"

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import FileError, LRPError
 from ..files import whole
+from ..layers import LRN
 from ..rules import Rule
 from . import vectors
 from .compare import Row, judge
@@ -98,6 +99,8 @@ def _outcome(run, library: str, version: str, given, name: str, case) -> Outcome
         normalization=case.normalization,
         tolerance=AGREES,
     )
+    if any(isinstance(node.layer, LRN) for node in given.network.nodes):
+        return Outcome(*what, error, "no rule for local response normalization")
     return Outcome(*what, error, _why(library, verdict["input"], case.rules.values()))
 
 
@@ -107,7 +110,7 @@ def _why(library: str, row: Row, rules: Iterable[Rule]) -> str:
         return row.text.removeprefix("it ")
     own = [fit for fit in row.fits if not fit.startswith(library)]
     if own:
-        return own[0]
+        return own[0].replace("instead", "in its place")
     if "merged" in row.fits[0]:
         return "batch normalization passed unchanged or, where it is merged, its eps left behind"
     known = CONVENTIONS[library].notes
