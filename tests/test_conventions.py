@@ -26,14 +26,13 @@ from numpylrp.rules import LRP0, AbsZ, AlphaBeta, Epsilon, Flat, Gamma, Pass, WS
 from numpylrp.validate.conventions import (
     CONVENTIONS,
     Case,
-    Ties,
     cases,
     convention,
     deviations,
-    squared_variance,
     table,
     translated,
 )
+from numpylrp.validate.variants import Ties, squared_variance
 
 RULES = {
     "lrp-0": LRP0(),

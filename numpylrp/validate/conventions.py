@@ -15,28 +15,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import im2col
 from ..errors import LRPError, UnsupportedError
 from ..layers import (
     Add,
-    Affine,
     BatchNorm,
     Conv2D,
     Dense,
-    GlobalMaxPool,
     GlobalSumPool,
     Layer,
-    Maximum,
     MaxPool2D,
     SumPool2D,
 )
-from ..layers.base import Linear, ignore
-from ..layers.conv import lift
-from ..layers.pool import AveragePool2D, _signed
+from ..layers.base import Linear
+from ..layers.pool import AveragePool2D
 from ..network import Network
 from ..network import table as columns
 from ..rules import (
@@ -47,440 +42,35 @@ from ..rules import (
     Favour,
     Flat,
     Gamma,
-    Part,
     Pass,
     Rule,
-    Share,
     WSquare,
     ZBox,
     ZPlus,
-    changed,
-    divide,
-    negative,
     positive,
     same,
-    signed_parts,
-    split,
-    stabilize,
 )
-
-# ---------------------------------------------------------------- stabilizers
-
-STABILIZERS: dict[str, Callable] = {
-    "sign(0) = +1": stabilize,
-    "sign(0) = -1": lambda z, eps: z + np.where(z > 0, eps, -eps).astype(z.dtype),
-    "sign(0) = 0": lambda z, eps: z + eps * np.sign(z),
-    "no sign": lambda z, eps: z + z.dtype.type(eps),
-    "zeros only": lambda z, eps: np.where(z == 0, z.dtype.type(eps), z),
-}
-"""What keeps the denominators from 0: ``z + eps sign(z)`` and the forms that others have of it."""
-
-
-@dataclass(frozen=True, repr=False)
-class Variant(Rule):
-    """Another rule with a change; its shares and denominators unless a subclass says otherwise."""
-
-    rule: Rule
-    shown: ClassVar = ("rule",)
-
-    def shares(self, layer, R, x, y):
-        return self.rule.shares(layer, R, x, y)
-
-    def stabilized(self, z):
-        return self.rule.stabilized(z)
-
-    def divided(self, R, z):
-        return self.rule.divided(R, z)
-
-
-@dataclass(frozen=True, repr=False)
-class Stabilized(Variant):
-    """A rule with another stabilizer, one of `STABILIZERS`.
-
-    Examples
-    --------
-    >>> Stabilized(Epsilon(), 0.5, "sign(0) = -1").stabilized(np.array([2.0, 0.0, -1.0]))
-    array([ 2.5, -0.5, -1.5])
-    """
-
-    epsilon: float = 1e-6
-    how: str = "sign(0) = +1"
-    shown: ClassVar = ("rule", "epsilon", "how")
-
-    def stabilized(self, z):
-        return STABILIZERS[self.how](z, self.epsilon)
-
-    def divided(self, R, z):
-        return divide(R, self.stabilized(z))
-
-
-# ---------------------------------------------------------------- other layers, other parameters
-
-
-class _Without:
-    """A layer seen without its bias."""
-
-    def __init__(self, layer: Any) -> None:
-        self.layer = layer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.layer, name)
-
-    def parameters(self, shape):
-        return self.layer.parameters(shape)[0], None
-
-
-class _Turned(_Without):
-    """A layer whose adjoint takes other weights than its forward pass."""
-
-    def __init__(self, layer: Any, turn: Callable) -> None:
-        self.layer, self.turn = layer, turn
-
-    def parameters(self, shape):
-        return self.layer.parameters(shape)
-
-    def adjoint(self, s, weight, shape):
-        return self.layer.adjoint(s, self.turn(weight), shape)
-
-
-@dataclass(frozen=True, repr=False)
-class NoBias(Variant):
-    """A rule without the bias: ``z_j = sum_i z_ij``."""
-
-    def propagate(self, layer, R, x, y, note=ignore):
-        weight, _ = layer.parameters(x.shape[1:])
-        return self.rule.propagate(_Without(layer), R, x, layer.linear(x, weight, None), note)
-
-
-@dataclass(frozen=True, repr=False)
-class On(Variant):
-    """A rule on another layer in the place of this one.
-
-    Parameters
-    ----------
-    rule : Rule
-    layer : Layer
-    own : bool
-        Whether z is the other layer's, or (False) what the forward pass gave.
-    """
-
-    layer: Any = None
-    own: bool = True
-    shown: ClassVar = ("rule", "layer")
-
-    def propagate(self, layer, R, x, y, note=ignore):
-        y = self.layer.forward(x) if self.own else y
-        return self.rule.propagate(self.layer, R, x, y, note)
-
-
-@dataclass(frozen=True, repr=False)
-class Turned(Variant):
-    """A rule that sends back through a kernel that is turned the wrong way: ``c = adjoint(s, turn(w))``."""
-
-    turn: Callable = same
-    shown: ClassVar = ("rule",)
-
-    def propagate(self, layer, R, x, y, note=ignore):
-        return self.rule.propagate(_Turned(layer, self.turn), R, x, y, note)
-
-
-@dataclass(frozen=True, repr=False)
-class NotWeighed(Variant):
-    """A rule whose last step is missing: ``R_i = c_i`` instead of ``x_i c_i``."""
-
-    def propagate(self, layer, R, x, y, note=ignore):
-        shape, total = x.shape[1:], 0
-        weight, _ = layer.parameters(shape)
-        for share in self.rule.shares(layer, R, x, y):
-            weights = [changed(weight, part.change) for part in share.parts]
-            z = share.z
-            if z is None:
-                z = sum(layer.linear(part.x, w, part.bias) for part, w in zip(share.parts, weights))
-            s = self.rule.divided(share.R, z)
-            total = total + sum(layer.adjoint(s, w, shape) for w in weights)
-        return np.broadcast_to(total, x.shape).copy()
-
-
-@dataclass(frozen=True, repr=False)
-class Gradient(Rule):
-    """The layer's gradient: ``R_i = sum_j w_ij R_j``, what is left where a framework knows no rule."""
-
-    def propagate(self, layer, R, x, y, note=ignore):
-        return np.array(layer.adjoint(R, layer.parameters(x.shape[1:])[0], x.shape[1:]))
-
-
-# ---------------------------------------------------------------- changed rules
-
-
-@dataclass(frozen=True)
-class FavourSquare:
-    """w + gamma w+^2."""
-
-    gamma: float
-
-    def __call__(self, w):
-        return w + self.gamma * np.square(positive(w))
-
-
-@dataclass(frozen=True, repr=False)
-class Weights(Rule):
-    """A rule on weights, whatever the sign of the input.
-
-    ``R_i = sum_j x_i f(w_ij) / (sum_i x_i f(w_ij) + g(b_j)) R_j``. It is the gamma rule or z+ where x >= 0
-    (and z >= 0), and else it favours the wrong inputs.
-    """
-
-    change: Callable = same
-    bias: Callable | None = same
-    epsilon: float = 0.0
-
-    def __repr__(self) -> str:
-        what = getattr(self.change, "__doc__", "") or "w"
-        return f"Weights({what.split(',')[0].rstrip('.')})"
-
-    def shares(self, layer, R, x, y):
-        _, bias = layer.parameters(x.shape[1:])
-        bias = None if bias is None or self.bias is None else self.bias(bias)
-        yield Share(R, [Part(x, self.change, bias)])
-
-
-@dataclass(frozen=True, repr=False)
-class GammaOpen(Gamma):
-    """The gamma rule that drops relevance of outputs that are exactly 0."""
-
-    def shares(self, layer, R, x, y):
-        return super().shares(layer, R * (y != 0), x, y)
-
-
-@dataclass(frozen=True, repr=False)
-class GammaPositive(Gamma):
-    """The gamma rule with the positive form for every z: ``(z_ij + gamma z_ij+) / (sum_i ... ) R_j``."""
-
-    def shares(self, layer, R, x, y):
-        _, bias = layer.parameters(x.shape[1:])
-        along, against = Favour(self.gamma, 1), Favour(self.gamma, -1)
-        yield Share(R, signed_parts(split(x), along, against, None if bias is None else along(bias)))
-
-
-@dataclass(frozen=True, repr=False)
-class BiasInBoth(AlphaBeta):
-    """Alpha-beta with the whole bias in both denominators: ``z_j+ = sum_i z_ij+ + b_j``, ``z_j-`` alike."""
-
-    def shares(self, layer, R, x, y):
-        _, bias = layer.parameters(x.shape[1:])
-        for factor, along, against, mark in (
-            (self.alpha, positive, negative, "+"),
-            (-self.beta, negative, positive, "-"),
-        ):
-            if factor:
-                yield Share(factor * R, signed_parts(split(x), along, against, bias), mark=mark)
-
-
-@dataclass(frozen=True, repr=False)
-class AlphaBetaWeights(AlphaBeta):
-    """Alpha-beta on the signs of weights: ``alpha x w+ / (sum x w+ + b+) - beta x w- / (sum x w- + b-)``."""
-
-    def shares(self, layer, R, x, y):
-        _, bias = layer.parameters(x.shape[1:])
-        for factor, change in ((self.alpha, positive), (-self.beta, negative)):
-            if factor:
-                yield Share(factor * R, [Part(x, change, None if bias is None else change(bias))])
-
-
-@dataclass(frozen=True, repr=False)
-class NegativeAdded(AlphaBeta):
-    """Alpha-beta with the negative part added: ``(alpha z_ij+ / z_j+  +  beta z_ij- / z_j-) R_j``."""
-
-    def shares(self, layer, R, x, y):
-        for share in super().shares(layer, R, x, y):
-            yield share._replace(R=-share.R) if share.mark == "-" else share
-
-
-@dataclass(frozen=True, repr=False)
-class Quarters(AlphaBeta):
-    """Alpha-beta with x+ w+ and x- w- divided each by its own sum, so that each gets all of R; no bias.
-
-    ``alpha (x+ w+ / sum x+ w+  +  x- w- / sum x- w-) - beta (x+ w- / ... + x- w+ / ...)``. Where x >= 0
-    it is alpha-beta without bias.
-    """
-
-    def shares(self, layer, R, x, y):
-        for share in AlphaBeta(self.alpha, self.beta, bias=False).shares(layer, R, x, y):
-            for part in share.parts:
-                yield Share(share.R, [part])
-
-
-@dataclass(frozen=True, repr=False)
-class RTwice(AlphaBeta):
-    """Alpha-beta with R twice in the negative part: ``alpha z_ij+ / z_j+ R  -  beta z_ij- / z_j- R^2``."""
-
-    def shares(self, layer, R, x, y):
-        for share in super().shares(layer, R, x, y):
-            yield share._replace(R=share.R * R) if share.mark == "-" else share
-
-
-@dataclass(frozen=True, repr=False)
-class WSquareBias(WSquare):
-    """w^2 with the bias: ``R_i = sum_j w_ij^2 / (sum_i w_ij^2 + b_j^2) R_j``."""
-
-    def shares(self, layer, R, x, y):
-        _, bias = layer.parameters(x.shape[1:])
-        yield Share(R, [Part(np.ones_like(x[:1]), self.change, None if bias is None else np.square(bias))])
-
-
-@dataclass(frozen=True, repr=False)
-class Even(WSquare):
-    """The layer's own weights on an input of ones: ``R_i = sum_j w_ij / sum_i w_ij R_j``."""
-
-    change: ClassVar[Callable] = staticmethod(same)
-
-
-@dataclass(frozen=True, repr=False)
-class FlatPadded(Flat):
-    """Flat that counts padding: ``R_i = sum_j 1 / (size of the window) R_j``, also at the border."""
-
-    def shares(self, layer, R, x, y):
-        weight, _ = layer.parameters(x.shape[1:])
-        ones = np.ones_like(x[:1])
-        z = layer.linear(ones, self.change(weight), None)
-        yield Share(R, [Part(ones, self.change)], z=np.full_like(z, z.max()))
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class ZBoxBias(ZBox):
-    """z^B with the bias left in the denominator: ``sum_i (x w - l w+ - h w-) + b_j``."""
-
-    def shares(self, layer, R, x, y):
-        _, bias = layer.parameters(x.shape[1:])
-        for share in super().shares(layer, R, x, y):
-            first, *bounds = share.parts
-            yield share._replace(parts=[first._replace(bias=bias), *bounds])
-
-
-@dataclass(frozen=True, repr=False)
-class ZBoxOwn(Rule):
-    """z^B whose bounds are each sample's own smallest and largest value, and z + 1e-9."""
-
-    def stabilized(self, z):
-        return z + z.dtype.type(1e-9)
-
-    def shares(self, layer, R, x, y):
-        axes = tuple(range(1, x.ndim))
-        low = np.broadcast_to(x.min(axes, keepdims=True), x.shape)
-        high = np.broadcast_to(x.max(axes, keepdims=True), x.shape)
-        yield Share(R, [Part(x), Part(-low, positive), Part(-high, negative)])
-
-
-@dataclass(frozen=True, repr=False)
-class CentredNorm(Rule):
-    """Batch normalization as three layers: ``R_x = x (y - beta) R / stabilize((x - mean) y)``."""
-
-    epsilon: float = 1e-7
-
-    def propagate(self, layer, R, x, y, note=ignore):
-        view = layer.parameters(x.shape[1:])[0].shape
-        mean = np.broadcast_to(layer.mean, layer.scale_and_shift()[0].shape).reshape(view)
-        beta = 0 if layer.beta is None else np.broadcast_to(layer.beta, mean.size).reshape(view)
-        return divide(x * (y - beta) * R, stabilize((x - mean) * y, self.epsilon))
-
-
-@dataclass(frozen=True, repr=False)
-class ScaleOnly(Rule):
-    """Batch normalization without its shift: ``R_x = g x / (g x + 1e-9) R``, which is R but where x = 0."""
-
-    def propagate(self, layer, R, x, y, note=ignore):
-        layer = squared_variance(layer)
-        gx = layer.linear(x, layer.parameters(x.shape[1:])[0], None)
-        return divide(gx * R, gx + gx.dtype.type(1e-9))
-
-
-def squared_variance(layer: BatchNorm) -> BatchNorm:
-    """The batch normalization with ``sqrt(variance^2 + eps)`` as its denominator."""
-    return replace(layer, variance=np.square(layer.variance))
-
-
-def _fused_in_innvestigate(layer: BatchNorm) -> Affine:
-    """``y = gamma / d x + beta - mean / d`` with ``d = sqrt(variance^2 + eps)``: no gamma in the shift."""
-    d = np.sqrt(np.square(layer.variance) + layer.eps)
-    gamma = 1.0 if layer.gamma is None else layer.gamma
-    beta = 0.0 if layer.beta is None else layer.beta
-    return Affine(gamma / d, beta - layer.mean / d, layer.axis)
-
-
-# ---------------------------------------------------------------- layers that take no rule
-
-
-class Ties:
-    """A maximum whose equals share otherwise than "the first wins".
-
-    Parameters
-    ----------
-    layer : MaxPool2D, MaxPool1D, GlobalMaxPool, Maximum or Minimum
-    how : {"all", "equal", "last"}
-        Each of the equals gets all of the relevance, or an equal part of it, or the last of them gets it.
-
-    Examples
-    --------
-    >>> x = np.array([[[[3.0, 3.0]]]])
-    >>> layer = Ties(MaxPool2D((1, 2)), "equal")
-    >>> layer.relprop(np.array([[[[4.0]]]]), x, layer.forward(x))
-    array([[[[2., 2.]]]])
-    """
-
-    def __init__(self, layer: Layer, how: str) -> None:
-        self.layer, self.how = layer, how
-        self.merges = layer.merges
-        self.forward = layer.forward
-
-    def winners(self, x: Any, y: np.ndarray) -> tuple[list[np.ndarray], Callable]:
-        """Which values of each window are its maximum, and how to put values of windows back."""
-        if isinstance(self.layer, Maximum):
-            return [branch == y for branch in x], tuple
-        if isinstance(self.layer, GlobalMaxPool):
-            flat = _signed(self.layer, x).reshape(*x.shape[:2], -1)
-            top = flat.max(-1)
-            return [value == top for value in np.moveaxis(flat, -1, 0)], lambda parts: np.stack(
-                [p.reshape(top.shape) for p in parts], -1
-            ).reshape(x.shape)
-        g, image, top = self.layer.windows, lift(_signed(self.layer, x)), lift(_signed(self.layer, y))
-        pads, out = g.pads(image.shape[2:]), top.shape[2:]
-        hits = [pixels == top for _, _, pixels in im2col.taps(im2col.pad(image, pads, -np.inf), g, out)]
-
-        def back(parts: list[np.ndarray]) -> np.ndarray:
-            whole = im2col.pad(np.zeros_like(image), pads)
-            for (_, _, place), part in zip(im2col.taps(whole, g, out), parts):
-                place += part
-            return im2col.crop(whole, pads).reshape(x.shape)
-
-        return hits, back
-
-    def relprop(self, R, x, y, rule=None, note=ignore):
-        hits, back = self.winners(x, y)
-        R = R.reshape(hits[0].shape) if not isinstance(self.layer, Maximum) else R
-        if self.how == "last":
-            later = np.zeros_like(hits[0])
-            for hit in reversed(hits):
-                hit &= ~later
-                later |= hit
-        count = sum(hit.astype(R.dtype) for hit in hits) if self.how == "equal" else 1
-        return back([R * hit / count for hit in hits])
-
-
-class Scaled:
-    """A layer that takes no rule, with the relevance ``R y / stabilize(y)`` in the place of R."""
-
-    def __init__(self, layer: Layer, epsilon: float) -> None:
-        self.layer, self.epsilon = layer, epsilon
-        self.merges = layer.merges
-        self.forward = layer.forward
-
-    def relprop(self, R, x, y, rule=None, note=ignore):
-        return self.layer.relprop(divide(R * y, stabilize(y, self.epsilon)), x, y)
-
-
-def _takes_the_maximum(layer: Layer) -> bool:
-    return isinstance(layer, (MaxPool2D, GlobalMaxPool, Maximum))
-
+from .variants import (
+    BiasInBoth,
+    CentredNorm,
+    Even,
+    FavourSquare,
+    GammaOpen,
+    Gradient,
+    On,
+    Quarters,
+    RTwice,
+    Scaled,
+    ScaleOnly,
+    Stabilized,
+    Ties,
+    Variant,
+    Weights,
+    WSquareBias,
+    ZBoxOwn,
+    fused_in_innvestigate,
+    takes_the_maximum,
+)
 
 # ---------------------------------------------------------------- the libraries
 
@@ -596,7 +186,7 @@ def _innvestigate(layer: Layer, rule: Rule) -> Rule | None:
     else:
         found = zeros(rule) if isinstance(rule, (WSquare, ZBox)) else None
     if found is not None and isinstance(layer, BatchNorm):
-        return On(found, _fused_in_innvestigate(layer))
+        return On(found, fused_in_innvestigate(layer))
     return found if _weighted(layer) else None
 
 
@@ -679,7 +269,7 @@ CONVENTIONS: dict[str, Convention] = {
                 "MaxPool2D": "epsilon rule: relevance of a maximum that is exactly 0 is dropped",
             },
             _captum,
-            lambda layer: Scaled(layer, 1e-9) if _takes_the_maximum(layer) else layer,
+            lambda layer: Scaled(layer, 1e-9) if takes_the_maximum(layer) else layer,
         ),
         Convention(
             "innvestigate",
@@ -706,7 +296,7 @@ CONVENTIONS: dict[str, Convention] = {
                 "Conv2D": "no padding",
             },
             _lrp_toolbox,
-            lambda layer: Ties(layer, "equal") if _takes_the_maximum(layer) else layer,
+            lambda layer: Ties(layer, "equal") if takes_the_maximum(layer) else layer,
         ),
         Convention(
             "LXT",
@@ -745,7 +335,7 @@ CONVENTIONS: dict[str, Convention] = {
                 "Pool": "always LRP-0",
             },
             _rap,
-            lambda layer: Scaled(layer, 0.0) if _takes_the_maximum(layer) else layer,
+            lambda layer: Scaled(layer, 0.0) if takes_the_maximum(layer) else layer,
         ),
     )
 }
