@@ -63,9 +63,16 @@ def _blas() -> tuple[Callable, Callable] | None:
 
 
 @contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """One thread of BLAS until the last of its users is done, then as many as before."""
+def one_blas_thread() -> Iterator[None]:
+    """One thread of BLAS until the last of its users is done, then as many as before.
+
+    Also around work that is too small for `each`: BLAS would wake its threads for it, and wait for
+    them where other programs keep the cores busy.
+    """
     global _users, _before
+    if _blas() is None:
+        yield
+        return
     get, set_to = _blas()
     with _lock:
         if _users == 0:
@@ -121,7 +128,7 @@ def each(work: Callable[..., Any], pieces: Iterable[tuple]) -> None:
         finally:
             _here.inside = False
 
-    with _one_blas_thread():
+    with one_blas_thread():
         # in the caller's context: NumPy's error state is part of it
         pool = _pool(threads(), os.getpid())
         others = [pool.submit(copy_context().run, take) for _ in range(count - 1)]
@@ -153,6 +160,27 @@ def spread(count: int, size: int, least: int = 2**16) -> list[tuple[slice]]:
     """`count` things of `size` values each, in parts for the threads; one part where they are few."""
     parts = min(threads(), count, max(1, count * size // least))
     return [(slice(count * n // parts, count * (n + 1) // parts),) for n in range(parts)]
+
+
+def matmul(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """``x @ w`` for any x and a matrix w, by columns of w.
+
+    Examples
+    --------
+    >>> matmul(np.array([1.0, 2.0]), np.eye(2))
+    array([1., 2.])
+    """
+    count, rows = w.shape[1], x.reshape(-1, w.shape[0])
+    if w.size < 2**18 or not len(rows):
+        return np.matmul(x, w)
+    out = np.empty((len(rows), count), np.result_type(x, w))
+    size = -(-count // (4 * threads()))  # some parts for each thread: none is waited for long
+
+    def part(start: int) -> None:  # this way around BLAS takes long rows of w, for few rows of x, fastest
+        out[:, start : start + size] = np.matmul(w[:, start : start + size].T, rows.T).T
+
+    each(part, ((start,) for start in range(0, count, size)))
+    return out.reshape(*x.shape[:-1], count)
 
 
 def mapped(work: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:

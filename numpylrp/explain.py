@@ -13,7 +13,7 @@ import numpy as np
 from . import seed as seeds
 from .composite import Composite, weighted
 from .composite import composite as find_composite
-from .engine import each, threads
+from .engine import each, one_blas_thread, threads
 from .errors import LRPError, NonFiniteError
 from .fusion import fused_once
 from .layers import Sigmoid, Softmax, Transpose
@@ -243,11 +243,12 @@ def explain(
         parts[first] = walk(some, _rows(target, rows, total), classes, _seed_rows(seed, rows, total))
 
     firsts = range(0, total, size)
-    if watch is None:
-        each(part, ((first,) for first in firsts))
-    else:  # who watches sees the batches in order
-        for first in firsts:
-            part(first)
+    with one_blas_thread():
+        if watch is None:
+            each(part, ((first,) for first in firsts))
+        else:  # who watches sees the batches in order
+            for first in firsts:
+                part(first)
     return parts[0] if len(parts) == 1 else _joined([parts[first] for first in sorted(parts)])
 
 
@@ -389,6 +390,15 @@ class _Walk:
 
     def back(self, values: Mapping[str, np.ndarray], R: np.ndarray) -> tuple[dict, dict[str, Step]]:
         """Relevance of the inputs, and the steps, for relevance R of the layer `top`."""
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            relevance, steps = self._back(values, R)
+            if not np.isfinite(np.concatenate([step.sent for step in steps.values()])).all():
+                self._back(values, R, watch=True)  # once more, to say where it began
+        return relevance, steps
+
+    def _back(
+        self, values: Mapping[str, np.ndarray], R: np.ndarray, watch: bool = False
+    ) -> tuple[dict, dict[str, Step]]:
         relevance = {self.top: R}
         sums: dict[str, np.ndarray] = {}  # of relevance that came in one piece
         steps: dict[str, Step] = {}
@@ -401,11 +411,10 @@ class _Walk:
             notes: dict[str, Any] = {}
             keep = node.name in self.kept
             rule = self.rules.get(node.name)
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                try:
-                    R_x = layer.relprop(R, x, values[node.name], rule, notes.update if keep else ignore)
-                except LRPError as error:
-                    raise type(error)(f"layer {node.name!r} ({type(layer).__name__}): {error}") from None
+            try:
+                R_x = layer.relprop(R, x, values[node.name], rule, notes.update if keep else ignore)
+            except LRPError as error:
+                raise type(error)(f"layer {node.name!r} ({type(layer).__name__}): {error}") from None
             shares = R_x if layer.merges else (R_x,)
             received = sums[node.name] if node.name in sums else _sums(R)
             sent = [received if share is R else _sums(share) for share in shares]
@@ -417,7 +426,7 @@ class _Walk:
                 received,
                 sum(sent),
             )
-            if not np.isfinite(step.sent).all() and not all(np.isfinite(s).all() for s in shares):
+            if watch and not all(np.isfinite(share).all() for share in shares):
                 raise NonFiniteError(
                     f"NaN or infinity first appears in the relevance that layer {node.name!r} "
                     f"({type(layer).__name__}, {step.rule}) sends on: a denominator is too close to 0"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -396,6 +397,7 @@ def window_sum_adjoint(s: np.ndarray, g: Windows, size: Size) -> np.ndarray:
     return crop(back, pads)
 
 
+@lru_cache(maxsize=256)
 def window_counts(g: Windows, size: Size, padding: bool) -> np.ndarray:
     """How many pixels each window sees, (Ho, Wo): those of the image, or with `padding` all but the
     overhang of ``ceil``.
@@ -409,7 +411,9 @@ def window_counts(g: Windows, size: Size, padding: bool) -> np.ndarray:
         taps = np.arange(g.kernel[axis]) * g.dilation[axis]
         position = np.arange(out)[:, None] * g.stride[axis] - before + taps
         counts.append(((position >= low) & (position < high)).sum(1))
-    return np.outer(*counts).astype(float)
+    counted = np.outer(*counts).astype(float)
+    counted.flags.writeable = False
+    return counted
 
 
 def _planes(images: int, channels: int, pixels: int) -> Iterator[tuple[slice, slice]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .engine import one_blas_thread
 from .errors import LRPError, NonFiniteError, ShapeError
 from .layers import Layer
 from .layers.base import Shape
@@ -203,7 +204,7 @@ class Network:
 
     def _run(self, x: Any, keep: bool) -> dict[str, np.ndarray]:
         values = self.batch(x)
-        with np.errstate(over="ignore", invalid="ignore"):
+        with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
             for node in self.nodes:
                 given = tuple(values[name] for name in node.inputs)
                 y = node.layer.forward(given if node.layer.merges else given[0])

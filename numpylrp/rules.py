@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -167,6 +167,10 @@ class Rule:
     """The parameters that are always printed; others where they are not the default."""
 
     def __repr__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         def text(value: Any) -> str:
             if isinstance(value, np.ndarray) and value.ndim:
                 return f"<{'x'.join(map(str, value.shape))}>"

@@ -121,6 +121,14 @@ def test_the_way_back_to_few_channels_is_cut_by_rows():
         assert_allclose((back * x).sum((1, 2, 3)), (image * s).sum((1, 2, 3)), rtol=1e-10)
 
 
+@given(seed=seeds, outputs=st.sampled_from([1, 3, 600]), lead=st.sampled_from([(), (1,), (2, 3), (0,)]))
+def test_matrix_products_are_cut_by_columns(seed, outputs, lead):
+    rng = np.random.default_rng(seed)
+    x, w = rng.standard_normal((*lead, 500)), rng.standard_normal((500, outputs))
+    for matrix in (w, np.asfortranarray(w)):
+        assert_allclose(engine.matmul(x, matrix), x @ matrix, rtol=1e-10, atol=1e-10)
+
+
 def test_work_on_single_values_is_cut_into_runs():
     rng = np.random.default_rng(0)
     R, z = rng.standard_normal((2, 3, 4, 50, 7))
@@ -180,6 +188,9 @@ def test_blas_has_as_many_threads_as_before():
             with pytest.raises(ZeroDivisionError), Setting(2**21, 2):
                 engine.each(lambda n: 1 / n, [(n,) for n in range(4)])
             assert get() == count
+            seen = []
+            explain(chain(), np.ones((1, 2, 7, 8)), seed=lambda y, t: seen.append(get()) or y)  # noqa: B023
+            assert seen == [1] and get() == count
     finally:
         set_to(before)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -128,7 +129,7 @@ class _Conv(Linear):
         """Input and output channels."""
         return self.weight.shape[1] * self.groups, self.weight.shape[0]
 
-    @property
+    @cached_property
     def windows(self) -> Windows:
         return windows(self, self.weight.shape[2:])
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..engine import matmul
 from ..errors import ShapeError
 from .base import Linear, Shape, parameter
 
@@ -49,8 +50,8 @@ class Dense(Linear):
         return (*shape[:-1], self.weight.shape[0])
 
     def linear(self, x, weight, bias):
-        y = np.matmul(x, weight.T)
+        y = matmul(x, weight.T)
         return y if bias is None else np.add(y, bias, out=y)
 
     def adjoint(self, s, weight, shape):
-        return np.matmul(s, weight)
+        return matmul(s, weight)

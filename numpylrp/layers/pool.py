@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,7 +40,7 @@ class _Pool(Layer):
                         "a window would see no pixel"
                     )
 
-    @property
+    @cached_property
     def windows(self) -> im2col.Windows:
         return windows(self, self.kernel, self.ceil)
 
