@@ -25,6 +25,12 @@ from .errors import ShapeError
 PIECE_BYTES = 2**21
 """Largest im2col matrix of one piece, in bytes: about what stays in a core's cache."""
 
+COLUMNS = 384
+"""Fewer columns than this leave the processor waiting for the weights."""
+
+PAIRED_CHANNELS = 16
+"""With fewer channels, computing rows in pairs saves less than it costs."""
+
 SMALL = 128
 """Images with fewer pixels lie side by side in one matrix product."""
 
@@ -137,12 +143,15 @@ def _windows(x: np.ndarray, g: Windows) -> np.ndarray:
     return as_strided(x, (n, c, *g.kernel, *out), (*x.strides[:2], *steps), writeable=False)
 
 
-def _pieces(images: int, out: Size, column_bytes: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a batch's output into (images, rows) whose columns take `PIECE_BYTES` at most.
+def _pieces(images: int, out: Size, column_bytes: int, step: int = 1) -> Iterator[tuple[slice, slice]]:
+    """Cut a batch's output into (images, rows) whose columns take about `PIECE_BYTES`, in steps of rows.
 
-    Large images are cut by rows; small ones are taken several at a time.
+    Large images are cut by rows, but not into fewer than `COLUMNS`, unless for the threads; small
+    ones are taken several at a time.
     """
-    rows = max(1, min(out[0], PIECE_BYTES // max(1, column_bytes * out[1])))
+    columns = max(COLUMNS, PIECE_BYTES // max(1, column_bytes))
+    rows = min(columns // out[1], out[0] if images > 1 else -(-out[0] // threads()))
+    rows = max(step, -(-rows // step) * step)
     together = PIECE_BYTES // (column_bytes * out[0] * out[1])
     together = max(1, min(together, -(-images // threads())))
     for n in range(0, images, together):
@@ -216,6 +225,61 @@ def convolve(
     return y
 
 
+def _can_pair(g: Windows, groups: int, *channels: int) -> bool:
+    """Whether `_in_pairs` can do it, and is worth it."""
+    tall = g.kernel[0] == 3 and g.stride[0] == g.dilation[0] == 1
+    return tall and groups == 1 and min(channels) >= PAIRED_CHANNELS
+
+
+def _paired(weight: np.ndarray) -> np.ndarray:
+    """The turned kernels of `weight` as `_in_pairs` takes them, (4, C, O * kw)."""
+    top, middle, bottom = _turned(weight, 1).transpose(2, 0, 1, 3)
+    ends = (top + bottom) / 2
+    kernels = np.stack([top, ends + middle / 2, ends - middle / 2, bottom])
+    return kernels.reshape(4, weight.shape[1], -1)
+
+
+def _in_pairs(x: np.ndarray, kernels: np.ndarray, g: Windows) -> np.ndarray:
+    """`convolve` for kernels of height 3, two rows from four products instead of six (Winograd).
+
+    Of four rows a, b, c, d of the image and three u, v, w of the kernel, the two rows of output are
+
+        a u + b v + c w = p + q + r          p = (a - c) u          q = (b + c) (u + v + w) / 2
+        b u + c v + d w = q - r - t          t = (b - d) w          r = (c - b) (u - v + w) / 2
+
+    What sees zeros only is still exactly zero, but the rounding error of a row is that of the larger
+    of the two. So this is not for sums of one sign, which are to keep it, nor for the way forward,
+    where equal windows are to give equal values: a maximum has to know which of them is the first.
+    """
+    n, c, *size = x.shape
+    o, (ho, wo), pads = kernels.shape[1], g.output_size(size), g.pads(size)
+    across = Windows((1, g.kernel[1]), (1, g.stride[1]), (1, g.dilation[1]))
+    y = np.empty((n, o, ho, wo), np.result_type(x, kernels))
+
+    def piece(images: slice, rows: slice) -> None:
+        into = y[images, :, rows]
+        height = into.shape[2]
+        pairs = -(-height // 2)
+        seen = _rows(x[images], slice(rows.start, rows.start + 2 * pairs), g, pads)
+        a, b, c_, d = (seen[:, :, i : i + 2 * pairs - 1 : 2] for i in range(4))
+        rows4 = np.empty((len(seen), 4, c, pairs, seen.shape[3]), x.dtype)
+        np.subtract(a, c_, out=rows4[:, 0])
+        np.add(b, c_, out=rows4[:, 1])
+        np.subtract(c_, b, out=rows4[:, 2])
+        np.subtract(b, d, out=rows4[:, 3])
+        windows = _windows(rows4.reshape(len(seen), 4 * c, *rows4.shape[3:]), across)
+        p, q, r, t = _product(kernels, windows).reshape(-1, 4, o, pairs, wo).swapaxes(0, 1)
+        even, odd = into[:, :, ::2], into[:, :, 1::2]
+        np.add(p, q, out=even)
+        even += r
+        half = height // 2
+        np.subtract(q[:, :, :half], r[:, :, :half], out=odd)
+        odd -= t[:, :, :half]
+
+    each(piece, _pieces(n, (ho, wo), 2 * c * g.kernel[1] * x.itemsize, step=2))
+    return y
+
+
 def plus(y: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """`y` with `bias`, one value or one map a channel, added in place."""
     if bias is not None:
@@ -233,7 +297,7 @@ def _rows(x: np.ndarray, rows: slice, g: Windows, pads: Padding) -> np.ndarray:
 
 
 def convolve_adjoint(
-    s: np.ndarray, weight: np.ndarray, g: Windows, size: Size, groups: int = 1
+    s: np.ndarray, weight: np.ndarray, g: Windows, size: Size, groups: int = 1, pairs: bool = False
 ) -> np.ndarray:
     """The transposed map of `convolve`: from (N, O, Ho, Wo) back to (N, C, H, W).
 
@@ -248,6 +312,8 @@ def convolve_adjoint(
     size : (H, W)
         Size of the image to go back to: a stride hides it.
     groups : int
+    pairs : bool
+        Rows may be computed in pairs, with fewer multiplications (see `_in_pairs`).
 
     Examples
     --------
@@ -274,8 +340,10 @@ def convolve_adjoint(
     if g.stride == (1, 1) and np.min(gather) >= 0 and 4 * c >= o:
         # With stride 1 the way back is itself a convolution, with the kernel turned around: its
         # windows are copied, not added up. Not for a few channels: there are O windows to copy.
-        turned = derived(weight, _turned, groups)
-        return convolve(s, turned, Windows(g.kernel, (1, 1), g.dilation, gather), groups)
+        around = Windows(g.kernel, (1, 1), g.dilation, gather)
+        if pairs and _can_pair(g, groups, o, c):
+            return _in_pairs(s, derived(weight, _paired), around)
+        return convolve(s, derived(weight, _turned, groups), around, groups)
     back = np.zeros((n, groups, c // groups, *(m + sum(p) for m, p in zip(size, pads))), dtype)
     split = w.reshape(groups, c // groups, weight[0, 0].size, o // groups)
     span = g.dilation[0] * (g.kernel[0] - 1) + 1

@@ -33,6 +33,8 @@ class Setting:
             (engine, "THREADS", threads),
             (engine, "RUN", few),
             (im2col, "PLANES", few),
+            (im2col, "COLUMNS", few),
+            (im2col, "SMALL", few),
             (walks, "WALK", few),
         )
 
@@ -67,6 +69,10 @@ def test_convolution_and_way_back_equal_plain_loops(piece, threads, case, seed, 
             assert_allclose(more, moved, rtol=1e-10, atol=1e-12)
         s = numbers(rng, *y.shape)
         back = im2col.convolve_adjoint(s, layer.weight, layer.windows, shape[1:], layer.groups)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(im2col, "PAIRED_CHANNELS", 1)
+            pairs = im2col.convolve_adjoint(s, layer.weight, layer.windows, shape[1:], layer.groups, True)
+    assert_allclose(pairs, back, rtol=1e-10, atol=1e-12 * (1 + abs(back).max()))
     # the transposed map, pixel by pixel: what one pixel of 1 gives is what s is weighed with
     for at in itertools.islice(np.ndindex(*shape), seed % 7, None, 7):
         one = np.zeros((1, *shape))
@@ -127,6 +133,21 @@ def test_matrix_products_are_cut_by_columns(seed, outputs, lead):
     x, w = rng.standard_normal((*lead, 500)), rng.standard_normal((500, outputs))
     for matrix in (w, np.asfortranarray(w)):
         assert_allclose(engine.matmul(x, matrix), x @ matrix, rtol=1e-10, atol=1e-10)
+
+
+@given(seed=seeds, shape=st.tuples(*[st.integers(1, 9)] * 2), pad=st.integers(0, 2))
+def test_rows_in_pairs_equal_rows_alone(seed, shape, pad):
+    rng = np.random.default_rng(seed)
+    g = im2col.Windows((3, 3), padding=((pad, pad), (pad, pad)))
+    size = tuple(n + 2 for n in shape)
+    weight = numbers(rng, 17, 18, 3, 3)
+    s = numbers(rng, 2, 17, *g.output_size(size))
+    s[0, :, 1:] = 0  # zeros stay zeros
+    expected = im2col.convolve_adjoint(s, weight, g, size)
+    with Setting(500, 2):
+        back = im2col.convolve_adjoint(s, weight, g, size, pairs=True)
+    assert_allclose(back, expected, rtol=1e-10, atol=1e-12 * (1 + abs(expected).max()))
+    assert_array_equal(back[0, :, 4:], 0)
 
 
 def test_work_on_single_values_is_cut_into_runs():

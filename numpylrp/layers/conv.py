@@ -147,7 +147,8 @@ class _Conv(Linear):
 
     def adjoint(self, s, weight, shape):
         size = spatial(self, shape)
-        c = im2col.convolve_adjoint(lift(s), lift(weight), self.windows, size, self.groups)
+        pairs = weight is self.weight  # changed weights may be of one sign: sums are to keep it
+        c = im2col.convolve_adjoint(lift(s), lift(weight), self.windows, size, self.groups, pairs)
         return c if self.rank == 2 else c[:, :, 0]
 
 
