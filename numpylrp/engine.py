@@ -143,7 +143,7 @@ _derived: dict[tuple, tuple] = {}
 
 
 def derived(array: np.ndarray, how: Callable, *options: Any) -> Any:
-    """``how(array, *options)``, a new array, computed once for an array that lives on.
+    """``how(array, *options)``, no view of it, computed once for an array that lives on.
 
     For parameters, which are constant.
     """

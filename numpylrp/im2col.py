@@ -150,8 +150,11 @@ def _pieces(images: int, out: Size, column_bytes: int, step: int = 1) -> Iterato
     ones are taken several at a time.
     """
     columns = max(COLUMNS, PIECE_BYTES // max(1, column_bytes))
-    rows = min(columns // out[1], out[0] if images > 1 else -(-out[0] // threads()))
-    rows = max(step, -(-rows // step) * step)
+    cuts = -(-out[0] // max(1, columns // out[1]))
+    if images == 1:
+        cuts = -(-cuts // threads()) * threads()
+    rows = -(-out[0] // cuts)
+    rows = -(-rows // step) * step
     together = PIECE_BYTES // (column_bytes * out[0] * out[1])
     together = max(1, min(together, -(-images // threads())))
     for n in range(0, images, together):
@@ -225,10 +228,15 @@ def convolve(
     return y
 
 
-def _can_pair(g: Windows, groups: int, *channels: int) -> bool:
-    """Whether `_in_pairs` can do it, and is worth it."""
+def _can_pair(weight: np.ndarray, g: Windows, groups: int) -> bool:
+    """Whether `_in_pairs` can do it, is worth it, and nobody counts on the sign of a sum."""
     tall = g.kernel[0] == 3 and g.stride[0] == g.dilation[0] == 1
-    return tall and groups == 1 and min(channels) >= PAIRED_CHANNELS
+    worth = groups == 1 and min(weight.shape[:2]) >= PAIRED_CHANNELS
+    return tall and worth and derived(weight, _both_signs)
+
+
+def _both_signs(weight: np.ndarray) -> bool:
+    return bool(weight.min() < 0 < weight.max())
 
 
 def _paired(weight: np.ndarray) -> np.ndarray:
@@ -313,7 +321,8 @@ def convolve_adjoint(
         Size of the image to go back to: a stride hides it.
     groups : int
     pairs : bool
-        Rows may be computed in pairs, with fewer multiplications (see `_in_pairs`).
+        Rows may be computed in pairs, with fewer multiplications (see `_in_pairs`), where weights
+        are of both signs.
 
     Examples
     --------
@@ -341,7 +350,7 @@ def convolve_adjoint(
         # With stride 1 the way back is itself a convolution, with the kernel turned around: its
         # windows are copied, not added up. Not for a few channels: there are O windows to copy.
         around = Windows(g.kernel, (1, 1), g.dilation, gather)
-        if pairs and _can_pair(g, groups, o, c):
+        if pairs and _can_pair(weight, g, groups):
             return _in_pairs(s, derived(weight, _paired), around)
         return convolve(s, derived(weight, _turned, groups), around, groups)
     back = np.zeros((n, groups, c // groups, *(m + sum(p) for m, p in zip(size, pads))), dtype)
