@@ -25,7 +25,7 @@ import numpy as np
 THREADS: int | None = None
 """Threads to use; None for one a core, 1 for none but the caller's own."""
 
-RUN = 2**15
+RUN = 2**17
 """Values of a run of `mapped`."""
 
 _here = threading.local()
@@ -186,7 +186,7 @@ def matmul(x: np.ndarray, w: np.ndarray) -> np.ndarray:
 def mapped(work: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
     """``work(*arrays)`` for work on single values, which takes an `out` as NumPy's functions do.
 
-    Large arrays of one shape are cut into runs of `RUN` values: they stay in a core's cache from
+    Large arrays of one shape are cut into runs of up to `RUN` values: they stay in a core's cache from
     one pass of `work` to the next, and the threads share them out.
 
     Examples
@@ -195,14 +195,16 @@ def mapped(work: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
     array([ 6., 24.])
     """
     first = arrays[0]
-    if first.size < 2 * RUN or any(a.shape != first.shape for a in arrays):
+    if first.size < RUN or any(a.shape != first.shape for a in arrays):
         return work(*arrays)
     out = np.empty(first.shape, np.result_type(*arrays))
     flat = [a.reshape(-1) for a in (*arrays, out)]
+    count = -(-first.size // (RUN * threads())) * threads()
+    run = -(-first.size // count)
 
     def piece(start: int) -> None:
-        *given, into = (a[start : start + RUN] for a in flat)
+        *given, into = (a[start : start + run] for a in flat)
         work(*given, out=into)
 
-    each(piece, ((n,) for n in range(0, first.size, RUN)))
+    each(piece, ((n,) for n in range(0, first.size, run)))
     return out

@@ -34,7 +34,7 @@ PAIRED_CHANNELS = 16
 SMALL = 128
 """Images with fewer pixels lie side by side in one matrix product."""
 
-PLANES = 2**16
+PLANES = 2**17
 """Values of one piece where images are not copied."""
 
 Size = tuple[int, int]
@@ -151,7 +151,7 @@ def _pieces(images: int, out: Size, column_bytes: int, step: int = 1) -> Iterato
     """
     columns = max(COLUMNS, PIECE_BYTES // max(1, column_bytes))
     cuts = -(-out[0] // max(1, columns // out[1]))
-    if images == 1:
+    if images == 1 and column_bytes * out[0] * out[1] > PIECE_BYTES // 4:
         cuts = -(-cuts // threads()) * threads()
     rows = -(-out[0] // cuts)
     rows = -(-rows // step) * step
@@ -425,33 +425,59 @@ def _back_pieces(
 
 
 def _depthwise(x, weight, g: Windows, out: Size, dtype) -> np.ndarray:
-    """`convolve` with one input channel a group: too thin for a matrix product."""
+    """`convolve` with one input channel a group: too thin for a matrix product.
+
+    A tap sees the padded image, rows behind one another, as one long run that starts where the tap
+    lies: NumPy is fast on long runs. What it computes for the places between windows is left out.
+    """
     n, c, *size = x.shape
-    y = np.zeros((n, c, weight.shape[0] // c, *out), dtype)
-    w = weight.reshape(c, -1, *g.kernel)
-    x = pad(x, g.pads(size))
+    y = np.empty((n, c, weight.shape[0] // c, *out), dtype)
+    w = weight.reshape(c, -1, *g.kernel, 1)
+    pads = g.pads(size)
+    rows, cols = ((m - 1) * step + 1 for m, step in zip(out, g.stride))
 
-    def piece(at: slice) -> None:
-        for i, j, pixels in taps(x[:, at], g, out):
-            y[:, at] += pixels[:, :, None] * w[at, :, i, j, None, None]
+    def piece(images: slice, at: slice) -> None:
+        seen = pad(x[images, at], pads)
+        wide = seen.shape[3]
+        run = seen.reshape(*seen.shape[:2], 1, -1)
+        total = np.empty((*seen.shape[:2], w.shape[1], rows * wide), dtype)
+        share, length = np.empty_like(total), (rows - 1) * wide + cols
+        for k, (i, j) in enumerate(np.ndindex(g.kernel)):
+            start = i * g.dilation[0] * wide + j * g.dilation[1]
+            into = (share if k else total)[..., :length]
+            np.multiply(run[..., start : start + length], w[at, :, i, j], out=into)
+            if k:
+                total[..., :length] += into
+        y[images, at] = total.reshape(*total.shape[:3], rows, wide)[..., :: g.stride[0], : cols : g.stride[1]]
 
-    each(piece, spread(c, n * out[0] * out[1]))
+    each(piece, _planes(n, c, size[0] * size[1]))
     return y.reshape(n, -1, *out)
 
 
 def _depthwise_adjoint(s, w, g: Windows, size: Size, dtype) -> np.ndarray:
     """`convolve_adjoint` with one input channel a group, w (C, M, kh, kw)."""
     n, _, *out = s.shape
-    pads = g.pads(size)
+    c, pads = len(w), g.pads(size)
+    spaced = tuple((m - 1) * step + 1 for m, step in zip(out, g.stride))
+    around = tuple(
+        (d * (k - 1) - before, m - inner + before)
+        for k, d, m, inner, (before, _) in zip(g.kernel, g.dilation, size, spaced, pads)
+    )
+    if w.shape[1] == 1 and np.min(around) >= 0:  # itself such a convolution, of s spaced out by the stride
+        if g.stride != (1, 1):
+            wide = np.zeros((n, c, *spaced), s.dtype)
+            wide[:, :, :: g.stride[0], :: g.stride[1]] = s
+            s = wide
+        return _depthwise(s, w[..., ::-1, ::-1], Windows(g.kernel, (1, 1), g.dilation, around), size, dtype)
     s = s.reshape(n, *w.shape[:2], *out)
-    back = np.zeros((n, w.shape[0], *(m + sum(p) for m, p in zip(size, pads))), dtype)
+    back = np.zeros((n, c, *(m + sum(p) for m, p in zip(size, pads))), dtype)
 
-    def piece(at: slice) -> None:
-        for i, j, pixels in taps(back[:, at], g, out):
+    def piece(images: slice, at: slice) -> None:
+        for i, j, pixels in taps(back[images, at], g, out):
             for m in range(w.shape[1]):
-                pixels += s[:, at, m] * w[at, m, i, j, None, None]
+                pixels += s[images, at, m] * w[at, m, i, j, None, None]
 
-    each(piece, spread(len(w), n * out[0] * out[1]))
+    each(piece, _planes(n, c, size[0] * size[1]))
     return crop(back, pads)
 
 
@@ -494,9 +520,12 @@ def window_counts(g: Windows, size: Size, padding: bool) -> np.ndarray:
 
 
 def _planes(images: int, channels: int, pixels: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a batch of images into (images, channels) of about `PLANES` values."""
-    size = max(1, min(channels, PLANES // pixels))
-    together = max(1, PLANES // (pixels * channels))
+    """Cut a batch of images into (images, channels) of about `PLANES` values, as many for each thread."""
+    total = images * channels * pixels
+    count = -(-total // PLANES)
+    if 2 * total > PLANES:
+        count = -(-count // threads()) * threads()
+    together, size = max(1, images // count), -(-channels // max(1, count // images))
     for n in range(0, images, together):
         for c in range(0, channels, size):
             yield slice(n, n + together), slice(c, c + size)

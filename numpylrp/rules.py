@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -220,7 +220,8 @@ class Rule:
             weights = [changed(weight, part.change) for part in share.parts]
             z = share.z
             if z is None:  # 1. forward
-                z = sum(layer.linear(part.x, w, part.bias) for part, w in zip(share.parts, weights))
+                each = (layer.linear(part.x, w, part.bias) for part, w in zip(share.parts, weights))
+                z = reduce(partial(mapped, np.add), each)
             s = self.divided(share.R, z)  # 2. divide
             for n, (part, w) in enumerate(zip(share.parts, weights)):
                 c = layer.adjoint(s, w, shape)  # 3. send back
