@@ -433,21 +433,22 @@ def _depthwise(x, weight, g: Windows, out: Size, dtype) -> np.ndarray:
     n, c, *size = x.shape
     y = np.empty((n, c, weight.shape[0] // c, *out), dtype)
     w = weight.reshape(c, -1, *g.kernel, 1)
-    pads = g.pads(size)
+    (top, bottom), sides = g.pads(size)
+    pads = (top, bottom + 1), sides  # one row more: the last run ends behind the last window
     rows, cols = ((m - 1) * step + 1 for m, step in zip(out, g.stride))
 
     def piece(images: slice, at: slice) -> None:
         seen = pad(x[images, at], pads)
         wide = seen.shape[3]
-        run = seen.reshape(*seen.shape[:2], 1, -1)
+        runs = seen.reshape(*seen.shape[:2], 1, -1)
         total = np.empty((*seen.shape[:2], w.shape[1], rows * wide), dtype)
-        share, length = np.empty_like(total), (rows - 1) * wide + cols
+        share = np.empty_like(total)
         for k, (i, j) in enumerate(np.ndindex(g.kernel)):
             start = i * g.dilation[0] * wide + j * g.dilation[1]
-            into = (share if k else total)[..., :length]
-            np.multiply(run[..., start : start + length], w[at, :, i, j], out=into)
+            run = runs[..., start : start + rows * wide]
+            np.multiply(run, w[at, :, i, j], out=share if k else total)
             if k:
-                total[..., :length] += into
+                total += share
         y[images, at] = total.reshape(*total.shape[:3], rows, wide)[..., :: g.stride[0], : cols : g.stride[1]]
 
     each(piece, _planes(n, c, size[0] * size[1]))

@@ -44,9 +44,10 @@ class ReLU(Activation):
 
     def forward(self, x):
         if self.negative_slope == 0 and self.threshold == 0:
-            y = mapped(partial(np.maximum, x.dtype.type(0)), x)
-        else:
-            y = np.where(x >= self.threshold, x, self.negative_slope * (x - self.threshold))
+            if self.max_value is not None:
+                return mapped(lambda x, out=None: np.clip(x, 0, self.max_value, out=out), x)
+            return mapped(partial(np.maximum, x.dtype.type(0)), x)
+        y = np.where(x >= self.threshold, x, self.negative_slope * (x - self.threshold))
         return y if self.max_value is None else np.minimum(y, self.max_value)
 
 
