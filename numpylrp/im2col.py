@@ -28,7 +28,7 @@ PIECE_BYTES = 2**21
 COLUMNS = 384
 """Fewer columns than this leave the processor waiting for the weights."""
 
-PAIRED_CHANNELS = 16
+PAIRED_CHANNELS = 64
 """With fewer channels, computing rows in pairs saves less than it costs."""
 
 SMALL = 128
