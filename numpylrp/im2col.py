@@ -25,6 +25,9 @@ from .errors import ShapeError
 PIECE_BYTES = 2**21
 """Largest im2col matrix of one piece, in bytes: about what stays in a core's cache."""
 
+THREAD_WORK = 2**25
+"""Bytes of columns times outputs from which the product of one image is worth several threads."""
+
 COLUMNS = 384
 """Fewer columns than this leave the processor waiting for the weights."""
 
@@ -143,7 +146,9 @@ def _windows(x: np.ndarray, g: Windows) -> np.ndarray:
     return as_strided(x, (n, c, *g.kernel, *out), (*x.strides[:2], *steps), writeable=False)
 
 
-def _pieces(images: int, out: Size, column_bytes: int, step: int = 1) -> Iterator[tuple[slice, slice]]:
+def _pieces(
+    images: int, out: Size, column_bytes: int, outputs: int, step: int = 1
+) -> Iterator[tuple[slice, slice]]:
     """Cut a batch's output into (images, rows) whose columns take about `PIECE_BYTES`, in steps of rows.
 
     Large images are cut by rows, but not into fewer than `COLUMNS`, unless for the threads; small
@@ -151,7 +156,7 @@ def _pieces(images: int, out: Size, column_bytes: int, step: int = 1) -> Iterato
     """
     columns = max(COLUMNS, PIECE_BYTES // max(1, column_bytes))
     cuts = -(-out[0] // max(1, columns // out[1]))
-    if images == 1 and column_bytes * out[0] * out[1] > PIECE_BYTES // 4:
+    if images == 1 and column_bytes * out[0] * out[1] * outputs > THREAD_WORK:
         cuts = -(-cuts // threads()) * threads()
     rows = -(-out[0] // cuts)
     rows = -(-rows // step) * step
@@ -224,7 +229,7 @@ def convolve(
         if product is not into:
             into[...] = product
 
-    each(piece, _pieces(n, (ho, wo), c * weight[0, 0].size * x.itemsize))
+    each(piece, _pieces(n, (ho, wo), c * weight[0, 0].size * x.itemsize, o // groups))
     return y
 
 
@@ -284,7 +289,7 @@ def _in_pairs(x: np.ndarray, kernels: np.ndarray, g: Windows) -> np.ndarray:
         np.subtract(q[:, :, :half], r[:, :, :half], out=odd)
         odd -= t[:, :, :half]
 
-    each(piece, _pieces(n, (ho, wo), 2 * c * g.kernel[1] * x.itemsize, step=2))
+    each(piece, _pieces(n, (ho, wo), 2 * c * g.kernel[1] * x.itemsize, o, step=2))
     return y
 
 
@@ -379,7 +384,7 @@ def convolve_adjoint(
             own[...] = into[..., rows.start - start : rows.stop - start, :]
 
     bytes_each = groups * weight[0, 0].size * s.itemsize
-    each(piece, _back_pieces(n, (ho, wo), c // groups, bytes_each, back.shape[3], span))
+    each(piece, _back_pieces(n, (ho, wo), c // groups, o // groups, bytes_each, back.shape[3], span))
     return crop(back.reshape(n, c, *back.shape[3:]), pads)
 
 
@@ -399,7 +404,7 @@ def _matmul(w: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
 
 
 def _back_pieces(
-    images: int, out: Size, channels: int, bytes_each: int, height: int, span: int
+    images: int, out: Size, channels: int, outputs: int, bytes_each: int, height: int, span: int
 ) -> Iterator[tuple[slice, slice, slice]]:
     """Cut a way back into (images, channels, rows): enough pieces for the threads, small ones together.
 
@@ -411,9 +416,12 @@ def _back_pieces(
     size = max(1, min(channels, PIECE_BYTES // max(1, bytes_each * pixels * together)))
     rows = height
     if channels <= 8:
-        size, rows = channels, max(8 * span, -(-height // threads())) if images == 1 else height
-    elif images == 1:
-        size = min(size, -(-channels // threads()))
+        size = channels
+    if images == 1 and bytes_each * channels * pixels * outputs > THREAD_WORK:
+        if channels <= 8:
+            rows = max(8 * span, -(-height // threads()))
+        else:
+            size = min(size, -(-channels // threads()))
     for n in range(0, images, together):
         for c in range(0, channels, size):
             for r in range(0, height, rows):

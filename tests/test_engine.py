@@ -35,6 +35,7 @@ class Setting:
             (im2col, "PLANES", few),
             (im2col, "COLUMNS", few),
             (im2col, "SMALL", few),
+            (im2col, "THREAD_WORK", few),
             (walks, "WALK", few),
         )
 
