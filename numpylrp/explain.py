@@ -393,11 +393,11 @@ class _Walk:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             relevance, steps = self._back(values, R)
             if not np.isfinite(np.concatenate([step.sent for step in steps.values()])).all():
-                self._back(values, R, watch=True)  # once more, to say where it began
+                self._back(values, R, locate=True)  # once more, to say where it began
         return relevance, steps
 
     def _back(
-        self, values: Mapping[str, np.ndarray], R: np.ndarray, watch: bool = False
+        self, values: Mapping[str, np.ndarray], R: np.ndarray, locate: bool = False
     ) -> tuple[dict, dict[str, Step]]:
         relevance = {self.top: R}
         sums: dict[str, np.ndarray] = {}  # of relevance that came in one piece
@@ -426,7 +426,7 @@ class _Walk:
                 received,
                 sum(sent),
             )
-            if watch and not all(np.isfinite(share).all() for share in shares):
+            if locate and not all(np.isfinite(share).all() for share in shares):
                 raise NonFiniteError(
                     f"NaN or infinity first appears in the relevance that layer {node.name!r} "
                     f"({type(layer).__name__}, {step.rule}) sends on: a denominator is too close to 0"

@@ -247,6 +247,19 @@ MODULES: dict[type, Callable] = {
 """The layers that are translated to PyTorch."""
 
 
+class ZennitSum(nn.Module):
+    """A sum of branches as zennit has it: a layer of one stacked input, which its rules run on its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from zennit.layer import Sum
+
+        self.sum = Sum(dim=-1)
+
+    def forward(self, *x: torch.Tensor) -> torch.Tensor:
+        return self.sum(torch.stack(x, dim=-1))
+
+
 def zennit(
     network: Network,
     x: np.ndarray,
@@ -278,17 +291,6 @@ def zennit(
     from zennit import rules as zr
     from zennit.canonizers import SequentialMergeBatchNorm
     from zennit.composites import NameMapComposite
-    from zennit.layer import Sum
-
-    class Addition(nn.Module):
-        """zennit's Sum is a layer of one stacked input, which its rules run on their own."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.sum = Sum(dim=-1)
-
-        def forward(self, *x: torch.Tensor) -> torch.Tensor:
-            return self.sum(torch.stack(x, dim=-1))
 
     def translated(rule: Rule, layer: Any) -> Any:
         if isinstance(rule, Epsilon) and not rule.relative:
@@ -313,7 +315,7 @@ def zennit(
     norms = any(isinstance(node.layer, L.BatchNorm) for node in network.nodes)
     if norms and normalization not in ("fused", "identity"):
         raise UnsupportedError(f"zennit does not treat batch normalization as {normalization!r}")
-    model = AsTorch(network, Addition)
+    model = AsTorch(network, ZennitSum)
     entries = []
     for node in network.nodes:
         layer, rule = node.layer, rules.get(node.name)

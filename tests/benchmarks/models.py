@@ -1,4 +1,4 @@
-"""The benchmark's networks, with random weights, and the same networks as PyTorch modules."""
+"""The benchmark's networks, with random weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from numpylrp import Network, load
 from numpylrp.layers import (
     Add,
-    AveragePool2D,
     BatchNorm,
     Conv2D,
     Dense,
@@ -147,79 +146,3 @@ MODELS = {
     "mnist_cnn": lambda: shipped("mnist_cnn"),
     "mnist_fc": lambda: shipped("mnist_fc"),
 }
-
-
-def as_torch(network: Network, addition):
-    """The same network as a PyTorch module; `addition` makes the module that sums two branches."""
-    import torch
-    from torch import nn
-
-    dtype = torch.float32 if network.dtype == np.float32 else torch.float64
-
-    def tensor(a):
-        return nn.Parameter(torch.from_numpy(np.ascontiguousarray(a)).to(dtype))
-
-    def module(layer):
-        if isinstance(layer, Conv2D):
-            o, c = layer.weight.shape[0], layer.weight.shape[1] * layer.groups
-            pads = tuple(p[0] for p in layer.padding)
-            made = nn.Conv2d(
-                c,
-                o,
-                layer.weight.shape[2:],
-                layer.stride,
-                pads,
-                groups=layer.groups,
-                bias=layer.bias is not None,
-            )
-        elif isinstance(layer, Dense):
-            made = nn.Linear(*layer.weight.shape[::-1])
-        elif isinstance(layer, BatchNorm):
-            made = nn.BatchNorm2d(len(layer.mean), layer.eps)
-            made.weight, made.bias = tensor(layer.gamma), tensor(layer.beta)
-            made.running_mean, made.running_var = tensor(layer.mean).data, tensor(layer.variance).data
-            return made
-        elif isinstance(layer, ReLU):
-            return nn.ReLU() if layer.max_value is None else nn.ReLU6()
-        elif isinstance(layer, MaxPool2D):
-            return nn.MaxPool2d(layer.kernel, layer.stride, layer.padding[0][0])
-        elif isinstance(layer, AveragePool2D):
-            return nn.AvgPool2d(layer.kernel, layer.stride)
-        elif isinstance(layer, GlobalAveragePool):
-            return nn.AdaptiveAvgPool2d(1)
-        elif isinstance(layer, Add):
-            return addition()
-        elif isinstance(layer, Flatten):
-            return None
-        else:
-            raise TypeError(type(layer).__name__)
-        made.weight = tensor(layer.weight)
-        if layer.bias is not None:
-            made.bias = tensor(layer.bias)
-        return made
-
-    class Graph(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.steps = nn.ModuleDict(
-                {n.name: made for n in network.nodes if (made := module(n.layer)) is not None}
-            )
-            self.plan = [(n.name, n.inputs) for n in network.nodes]
-
-        def forward(self, x):
-            values = {"input": x}
-            left = {source: name for name, sources in self.plan for source in sources}
-            for name, sources in self.plan:
-                given = [values[s] for s in sources]
-                if name not in self.steps:
-                    values[name] = torch.flatten(given[0], 1)
-                else:
-                    y = self.steps[name](*given)
-                    last = isinstance(self.steps[name], nn.AdaptiveAvgPool2d)
-                    values[name] = torch.flatten(y, 1) if last else y
-                for s in sources:
-                    if left[s] == name:
-                        del values[s]
-            return values[self.plan[-1][0]]
-
-    return Graph().eval()

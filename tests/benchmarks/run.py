@@ -22,10 +22,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from models import MODELS, RANGE, as_torch
+from models import MODELS, RANGE
 
 from numpylrp import explain, fuse
 from numpylrp.layers import Conv2D, Dense
+from numpylrp.validate.peers import AsTorch, ZennitSum
 
 COMPOSITES = ("epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-gamma-box", "epsilon-alpha2-beta1")
 README = Path(__file__).parents[2] / "README.md"
@@ -53,19 +54,8 @@ def with_zennit(network, composite: str):
     from zennit import rules as zr
     from zennit import types as zt
     from zennit.canonizers import SequentialMergeBatchNorm
-    from zennit.layer import Sum
 
-    class Addition(torch.nn.Module):
-        """zennit's Sum is a layer of one stacked input, which its rules run on their own."""
-
-        def __init__(self):
-            super().__init__()
-            self.sum = Sum(dim=-1)
-
-        def forward(self, a, b):
-            return self.sum(torch.stack([a, b], dim=-1))
-
-    model = as_torch(network, Addition)
+    model = AsTorch(network, ZennitSum)
     canonizers = [SequentialMergeBatchNorm()]
     low, high = (torch.full((1, *network.inputs["input"]), float(v)) for v in network.metadata["input_range"])
     low, high = (v.to(next(model.parameters()).dtype) for v in (low, high))
@@ -101,7 +91,7 @@ def with_captum(network, composite: str):
     from captum.attr._utils.lrp_rules import EpsilonRule, IdentityRule
 
     fused = fuse(network, probe=0)[0]  # captum has no canonizer
-    model = as_torch(fused, Addition_Module)
+    model = AsTorch(fused, Addition_Module)
     lrp = LRP(model)
 
     def run(x):
