@@ -163,7 +163,7 @@ def spread(count: int, size: int, least: int = 2**16) -> list[tuple[slice]]:
 
 
 def matmul(x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """``x @ w`` for any x and a matrix w, by columns of w.
+    """``x @ w`` for any x and a matrix w: many rows in parts, few by columns of w.
 
     Examples
     --------
@@ -171,9 +171,12 @@ def matmul(x: np.ndarray, w: np.ndarray) -> np.ndarray:
     array([1., 2.])
     """
     count, rows = w.shape[1], x.reshape(-1, w.shape[0])
-    if w.size < 2**18 or not len(rows):
+    if w.size * (len(rows) + 16) < 2**23 or not len(rows):  # w is read once, whatever the rows
         return np.matmul(x, w)
     out = np.empty((len(rows), count), np.result_type(x, w))
+    if len(rows) >= 64:
+        each(lambda at: np.matmul(rows[at], w, out=out[at]), spread(len(rows), w.size))
+        return out.reshape(*x.shape[:-1], count)
     size = -(-count // (4 * threads()))  # some parts for each thread: none is waited for long
 
     def part(start: int) -> None:  # this way around BLAS takes long rows of w, for few rows of x, fastest
