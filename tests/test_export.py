@@ -211,6 +211,35 @@ def test_onnx_files_that_are_none_or_lack_something(from_onnx, tmp_path):
         from_onnx.convert(tmp_path / "m.onnx", input_shape=(3, 4))
 
 
+def test_onnx_files_from_strangers_do_no_harm(from_onnx):
+    """No data of other files, no loops, no arrays of absurd size."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    def model(*nodes, constants=()):
+        floats = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 2]) for n in "xy"]
+        held = [numpy_helper.from_array(np.asarray(a), k) for k, a in constants]
+        add = helper.make_node("Add", ["x", "c"], ["y"])
+        graph = helper.make_graph([*nodes, add], "g", floats[:1], floats[1:], held)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+
+    bomb = helper.make_node("ConstantOfShape", ["s"], ["c"], name="bomb")
+    with pytest.raises(FileError, match=r"bomb: ConstantOfShape would make 1e[+]12 values"):
+        from_onnx.convert(model(bomb, constants=[("s", np.array([10**6, 10**6]))]))
+    tile = helper.make_node("Tile", ["a", "s"], ["c"], name="tiles")
+    with pytest.raises(FileError, match="tiles: Tile would make"):
+        from_onnx.convert(model(tile, constants=[("a", np.ones(9)), ("s", np.array([10**9]))]))
+    noise = helper.make_node("RandomNormal", [], ["c"], name="noise", shape=[2])
+    with pytest.raises(UnsupportedError, match="noise: RandomNormal of constants"):
+        from_onnx.convert(model(noise))
+    away = model(constants=[("c", np.ones(2, np.float32))])
+    tensor = away.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secrets")
+    with pytest.raises(FileError, match="'c' is kept in another file"):
+        from_onnx.convert(away)
+
+
 def test_onnx_on_the_command_line(from_onnx, tmp_path, capsys):
     import onnx
 

@@ -30,6 +30,10 @@ except ImportError:
     ) from None
 
 
+LARGEST = 2**26
+"""Values of a constant that a model may ask to be made."""
+
+
 def save(model: Any, path: str | os.PathLike, **options: Any) -> Network:
     """Write an ONNX model to an HDF5 file of our schema.
 
@@ -163,10 +167,8 @@ def _follow(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> Networ
             start, end = call.get("start", 0), call.get("end")
             results = results[start:end]
         elif not any(isinstance(v, Value) for v in known):
-            feeds = {n: values[n] for n in node.input if n}
-            results = ReferenceEvaluator(node).run(None, feeds)  # a constant
-            results = results[0] if len(node.output) == 1 else results
-            floats += [r.dtype for r in [results] if getattr(r, "dtype", np.dtype(int)).kind == "f"]
+            results = _constant(call, node, values)
+            floats += [results.dtype] if getattr(results, "dtype", np.dtype(int)).kind == "f" else []
         else:
             if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATIONS:
                 raise UnsupportedError(
@@ -182,6 +184,62 @@ def _follow(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> Networ
     wide = any(d == np.float64 for d in floats)
     source = f"ONNX, {model.producer_name} {model.producer_version}".strip(" ,")
     return graph.network(outputs, {"source": source}, np.float64 if wide else np.float32)
+
+
+CONSTANTS = (
+    *("Abs", "Add", "And", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Exp"),
+    *(
+        "Expand",
+        "Flatten",
+        "Floor",
+        "Gather",
+        "Greater",
+        "Identity",
+        "Less",
+        "Log",
+        "MatMul",
+        "Max",
+        "Min",
+        "Mod",
+    ),
+    *(
+        "Mul",
+        "Neg",
+        "Not",
+        "Pow",
+        "Range",
+        "Reciprocal",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceProd",
+        "ReduceSum",
+    ),
+    *("Reshape", "Round", "Shape", "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose"),
+    *("Unsqueeze", "Where"),
+)
+"""What may be calculated from constants while a model is read: no loops, branches or random numbers."""
+
+GROWS = {"ConstantOfShape": 0, "Expand": 1}
+"""Of these the input that says how large the result is."""
+
+
+def _constant(call: _Call, node: onnx.NodeProto, values: dict[str, Any]) -> Any:
+    """The result of a node that no input of the model takes part in."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in CONSTANTS:
+        raise UnsupportedError(f"{call.name}: {node.op_type} of constants is not supported")
+    feeds = {n: values[n] for n in node.input if n}
+    size = 1.0
+    if node.op_type in GROWS:
+        size = float(np.prod(np.asarray(values[node.input[GROWS[node.op_type]]], float)))
+    elif node.op_type == "Range":
+        start, stop, step = (float(values[n]) for n in node.input)
+        size = (stop - start) / (step or 1e-300)
+    elif node.op_type == "Tile":
+        size = float(np.prod(np.asarray(values[node.input[1]], float))) * np.size(values[node.input[0]])
+    if size > LARGEST:
+        raise FileError(f"{call.name}: {node.op_type} would make {size:.3g} values")
+    results = ReferenceEvaluator(node).run(None, feeds)
+    return results[0] if len(node.output) == 1 else results
 
 
 class _Call:
