@@ -19,7 +19,7 @@ from .audit import joined
 from .composite import PRESETS
 from .errors import FileError, LRPError
 from .explain import NORMALIZATION, flow, prepared
-from .files import opened, whole
+from .files import opened, whole, write_between
 from .inputs import Samples, samples
 from .network import Network
 from .run import CHUNK, run
@@ -492,7 +492,7 @@ def conformance(args: argparse.Namespace) -> None:
     text = peers.table(peers.outcomes())
     print(text)
     if args.readme:
-        peers.write_readme(text, args.readme)
+        write_between(peers.MARKS, text, args.readme)
 
 
 def _progress(started: float):

@@ -119,3 +119,15 @@ def read_json(path: str | os.PathLike) -> dict:
     if not isinstance(value, dict):
         raise FileError(f"{path} is to be a JSON object, not a {type(value).__name__}")
     return value
+
+
+def write_between(marks: tuple[str, str], text: str, path: str | os.PathLike) -> None:
+    """Put text between two marks of a file, in place of what stands there."""
+    path = Path(path)
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    if marks[0] not in old or marks[1] not in old:
+        raise FileError(f"{path} has not the marks {marks[0]} and {marks[1]}")
+    before, rest = old.split(marks[0])
+    _, after = rest.split(marks[1])
+    with whole(path) as beside:
+        beside.write_text(f"{before}{marks[0]}\n{text}\n{marks[1]}{after}", encoding="utf-8")

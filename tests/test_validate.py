@@ -11,6 +11,7 @@ from networks import chain
 from numpylrp import explain, save
 from numpylrp.cli import main
 from numpylrp.errors import FileError
+from numpylrp.files import write_between
 from numpylrp.validate import conformance, vectors
 from numpylrp.validate.compare import compare
 
@@ -118,8 +119,8 @@ def test_zennit_and_captum_are_what_the_table_says(tmp_path, capsys):
     assert text.startswith("| case | zennit") and "| epsilon | 3 of 3 agree" in text
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{conformance.MARKS[0]}\nold\n{conformance.MARKS[1]}\nafter\n")
-    conformance.write_readme(text, readme)
+    write_between(conformance.MARKS, text, readme)
     assert readme.read_text().startswith("before\n<!--") and "old" not in readme.read_text()
     readme.write_text("no marks")
     with pytest.raises(FileError, match="has not the marks"):
-        conformance.write_readme(text, readme)
+        write_between(conformance.MARKS, text, readme)

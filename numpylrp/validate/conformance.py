@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import FileError, LRPError
-from ..files import whole
+from ..errors import LRPError
 from ..layers import LRN
 from ..rules import Rule
 from . import vectors
@@ -163,28 +162,3 @@ def _cell(found: list[Outcome]) -> str:
         size = f"off by up to {largest:.2g}" if np.isfinite(largest) else "no number"
         text += f"; **{size}** ({files}): {why}"
     return text.replace("|", "\\|")
-
-
-def write_readme(text: str, path: str | os.PathLike) -> None:
-    """Put the table between the marks of a Markdown file."""
-    path = Path(path)
-    old = path.read_text(encoding="utf-8") if path.exists() else ""
-    if MARKS[0] not in old or MARKS[1] not in old:
-        raise FileError(f"{path} has not the marks {MARKS[0]} and {MARKS[1]}")
-    before, rest = old.split(MARKS[0])
-    _, after = rest.split(MARKS[1])
-    with whole(path) as beside:
-        beside.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
-
-
-def our_errors() -> dict[str, tuple[float, float]]:
-    """For float64 and float32, our largest error over all vectors, and the largest part of a bound used."""
-    found = {}
-    for dtype in (np.float64, np.float32):
-        errors = [
-            (error, error / bound)
-            for name in vectors.names()
-            for _, _, error, bound in vectors.check(vectors.made(name), dtype)
-        ]
-        found[np.dtype(dtype).name] = max(e for e, _ in errors), max(p for _, p in errors)
-    return found

@@ -101,6 +101,29 @@ def resnet50() -> Network:
     return m.network()
 
 
+def resnet20() -> Network:
+    """ResNet-20 for CIFAR-10 (He et al. 2016), with 1 x 1 convolutions in its two shortcuts."""
+    m = Maker()
+    m.conv(16, 3)
+    m.add(ReLU())
+    for width, stride in ((16, 1), (32, 2), (64, 2)):
+        for block in range(3):
+            start, channels, step = m.at, m.channels, stride if block == 0 else 1
+            m.conv(width, 3, step)
+            m.add(ReLU())
+            m.conv(width, 3)
+            branch = m.at
+            if step > 1:
+                m.at, m.channels = start, channels
+                m.conv(width, 1, step)
+                start = m.at
+            m.add(Add(), branch, start)
+            m.add(ReLU())
+    m.add(GlobalAveragePool())
+    m.dense(64, 10)
+    return m.network((3, 32, 32))
+
+
 def mobilenet_v2() -> Network:
     """MobileNetV2 (Sandler et al. 2018)."""
     m = Maker()
@@ -143,6 +166,7 @@ MODELS = {
     "VGG-16-BN": lambda: vgg16(bn=True),
     "ResNet-50": resnet50,
     "MobileNetV2": mobilenet_v2,
+    "ResNet-20": resnet20,
     "mnist_cnn": lambda: shipped("mnist_cnn"),
     "mnist_fc": lambda: shipped("mnist_fc"),
 }
