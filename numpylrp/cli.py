@@ -166,8 +166,13 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--case", metavar="NAME", help="of a file of vectors (default: the one that fits best)")
     one.add_argument("--inputs", nargs="+", metavar="FILE", help="of a model: what was explained")
     _reading(one)
-    _method(one)
-    one.add_argument("--tolerance", type=float, metavar="F", help="relative to the largest |value|")
+    _method(one, dtype=False)  # the judge calculates in float64
+    one.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="F",
+        help="relative to the largest |value| (default 1e-9 for a candidate in float64, 1e-4 in float32)",
+    )
 
     one = commands.add_parser("vectors", help="write the published test vectors")
     one.set_defaults(command=write_vectors)
@@ -198,7 +203,7 @@ def _reading(one: argparse.ArgumentParser) -> None:
     one.add_argument("--first", type=_count, metavar="N", help="only the first N samples")
 
 
-def _method(one: argparse.ArgumentParser) -> None:
+def _method(one: argparse.ArgumentParser, dtype: bool = True) -> None:
     one.add_argument(
         "--composite",
         choices=PRESETS,
@@ -215,7 +220,8 @@ def _method(one: argparse.ArgumentParser) -> None:
         help=f"relevance to start from (default logit): {', '.join(SEEDS)}",
     )
     one.add_argument("--target", help='class: an index, a label, or "true" (default: the predicted one)')
-    one.add_argument("--dtype", choices=("float64", "float32"), default="float64", help="default float64")
+    if dtype:
+        one.add_argument("--dtype", choices=("float64", "float32"), default="float64", help="default float64")
     _bounds(one)
 
 

@@ -6,7 +6,7 @@ import pytest
 import twins
 
 import numpylrp
-from numpylrp import Network
+from numpylrp import Network, explain
 from numpylrp.errors import FileError, LRPError
 from numpylrp.layers import (
     Add,
@@ -622,3 +622,15 @@ def test_z_box_and_pass_are_judged():
     assert judge(
         normalized(), IMAGES, {**BIGGER, "bn": Pass()}, {"fc": np.ones((3, 3))}, seed=np.ones((3, 3))
     ).agrees
+
+
+def test_a_heatmap_in_channels_last_is_told_to_be_right_but_for_that():
+    rng = np.random.default_rng(0)
+    layers = [("conv", Conv2D(rng.standard_normal((2, 3, 2, 2)))), ("flat", Flatten())]
+    network = Network(layers, (3, 4, 5))
+    x = rng.standard_normal((2, 3, 4, 5))
+    R = explain(network, x, composite="epsilon").relevance
+    verdict = judge(network, x, "epsilon", {"input": R.transpose(0, 2, 3, 1)})
+    assert not verdict.agrees and "the values are right, its axes moved (channels last)" in verdict.cause
+    with pytest.raises(LRPError, match="nothing in the candidate can be compared"):
+        judge(network, x, "epsilon", {"input": R[:, :2]})

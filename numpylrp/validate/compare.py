@@ -346,8 +346,9 @@ def _usable(
                 f"{len(bad)} of {array.size} values are NaN or infinite, first at {tuple(bad[0].tolist())}"
             )
         given[name] = array
+    # of another shape, but as many values: an order of axes may explain it
     if not any(
-        given[name].shape == base.values[name].shape and np.isfinite(given[name]).any() for name in given
+        value.size == base.values[name].size and np.isfinite(value).any() for name, value in given.items()
     ):
         told = "; ".join(f"{name}: {text}" for name, text in problems.items()) or "it is empty"
         raise LRPError(
