@@ -191,6 +191,8 @@ def test_bad_examples_are_refused(exporter):
     for bad in (x.numpy(), x[:0], ()):
         with pytest.raises(LRPError, match="example_input is to be a tensor"):
             exporter.convert(module, bad)
+    with pytest.raises(LRPError, match="does not run on example_input, samples first"):
+        exporter.convert(module, x[:, :2])
 
 
 def test_onnx_files_that_are_none_or_lack_something(from_onnx, tmp_path):

@@ -89,9 +89,14 @@ def convert(
     given = example_input if isinstance(example_input, (tuple, list)) else (example_input,)
     if not given or not all(isinstance(x, torch.Tensor) and x.ndim > 0 and len(x) for x in given):
         raise ShapeError("example_input is to be a tensor, or a tuple of tensors, with at least one sample")
+    copied = copy.deepcopy(module).cpu().eval()
+    try:
+        with torch.no_grad():
+            copied(*(x.detach().cpu() for x in given))
+    except Exception as error:  # whatever the module raises
+        raise LRPError(f"the module does not run on example_input, samples first: {error}") from error
     # The batch axis can't be told from others of size 1: the example is repeated.
     given = tuple(torch.cat([x.detach().cpu()] * 2) if len(x) == 1 else x.detach().cpu() for x in given)
-    copied = copy.deepcopy(module).cpu().eval()
     tensors = (*copied.parameters(), *copied.buffers(), *given)
     dtype = np.float64 if any(t.dtype == torch.float64 for t in tensors) else np.float32
     try:  # in float64, so that constants that the module works out are exact, and the check is sharp
