@@ -233,7 +233,7 @@ def _follow(program: Any, batch: int) -> tuple[Graph, list[Value]]:
             values[node] = _call(graph, node, values, batch)
         elif node.op == "output":
             (results,) = node.args
-            users = [r for r in results if r.name in signature.user_outputs]
+            users = [r for r in results if getattr(r, "name", None) in signature.user_outputs]
             outputs = [values[r] for r in users]
     if not outputs or not all(isinstance(v, Value) for v in outputs):
         raise UnsupportedError("the module's outputs are to be tensors that depend on its input")
