@@ -29,7 +29,6 @@ from models import MODELS, RANGE
 from numpylrp import explain, fuse
 from numpylrp.files import write_between
 from numpylrp.layers import Conv2D, Dense
-from numpylrp.validate.peers import AsTorch, ZennitSum
 
 COMPOSITES = ("epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-gamma-box", "epsilon-alpha2-beta1")
 README = Path(__file__).parents[2] / "README.md"
@@ -57,6 +56,8 @@ def with_zennit(network, composite: str):
     from zennit import rules as zr
     from zennit import types as zt
     from zennit.canonizers import SequentialMergeBatchNorm
+
+    from numpylrp.validate.peers import AsTorch, ZennitSum
 
     model = AsTorch(network, ZennitSum)
     canonizers = [SequentialMergeBatchNorm()]
@@ -92,6 +93,8 @@ def with_captum(network, composite: str):
     from captum.attr import LRP
     from captum.attr._utils.custom_modules import Addition_Module
     from captum.attr._utils.lrp_rules import EpsilonRule, IdentityRule
+
+    from numpylrp.validate.peers import AsTorch
 
     fused = fuse(network, probe=0)[0]  # captum has no canonizer
     model = AsTorch(fused, Addition_Module)
