@@ -145,6 +145,112 @@ def test_old_spellings(tmp_path):
     assert_allclose(load(path).forward(x), expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("version", [b"1.2.2", None])
+@pytest.mark.parametrize("backend", [b"theano", b"tensorflow", None])
+def test_a_model_of_keras_1(tmp_path, version, backend):
+    """Its names and orders of axes; Theano turns kernels around where it convolves."""
+    w, b = R.standard_normal((3, 2, 2, 2)), R.standard_normal(3)  # (filters, inputs, rows, columns)
+    bn = {n: R.uniform(0.5, 2, 3) for n in ("gamma", "beta", "running_mean", "running_std")}
+    fc = {"W": R.standard_normal((3 * 2 * 3, 2)), "b": R.standard_normal(2)}
+    conv = {
+        "nb_filter": 3,
+        "nb_row": 2,
+        "nb_col": 2,
+        "subsample": [1, 1],
+        "border_mode": "valid",
+        "bias": True,
+    }
+    layers = [
+        entry(
+            "ZeroPadding2D", "pad", batch_input_shape=[None, 2, 4, 6], padding=[1, 0, 0, 1], dim_ordering="th"
+        ),
+        entry("Convolution2D", "conv", activation="relu", dim_ordering="th", **conv),
+        entry("BatchNormalization", "bn", mode=0, axis=1, epsilon=0.01),
+        entry("Dropout", "drop", p=0.5),
+        entry(
+            "MaxPooling2D", "pool", pool_size=[2, 2], strides=[2, 2], border_mode="valid", dim_ordering="th"
+        ),
+        entry("Flatten", "flat"),
+        entry("Dense", "fc", output_dim=2, bias=True, activation="linear"),
+    ]
+    path = legacy(tmp_path / "k1.h5", layers, {"conv": {"W": w, "b": b}, "bn": bn, "fc": fc}, version=version)
+    if backend:
+        with h5py.File(path, "a") as file:
+            file["model_weights"].attrs["backend"] = backend
+    single = lambda a: np.float32(a).astype(float)  # noqa: E731
+    w = single(w)[:, :, ::-1, ::-1] if backend == b"theano" else single(w)
+    x = R.standard_normal((2, 2, 4, 6))
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 0), (0, 1)))
+    y = np.zeros((2, 3, 4, 6))
+    for p in range(4):
+        for q in range(6):
+            y[:, :, p, q] = np.einsum("ncij,ocij->no", padded[:, :, p : p + 2, q : q + 2], w) + single(b)
+    gamma, beta, mean, variance = (single(a)[:, None, None] for a in bn.values())
+    y = gamma * (np.maximum(y, 0) - mean) / np.sqrt(variance + 0.01) + beta
+    y = y.reshape(2, 3, 2, 2, 3, 2).max((3, 5)).reshape(2, -1)
+    assert_allclose(load(path).forward(x), y @ single(fc["W"]) + single(fc["b"]), rtol=1e-10)
+
+
+def test_merges_and_sound_of_keras_1(tmp_path):
+    """A functional model with Merge, and Convolution1D, whose kernels have an axis too many."""
+    w = R.standard_normal((3, 1, 2, 4))
+    layers = [
+        {**entry("InputLayer", "in", batch_input_shape=[None, 5, 2]), "name": "in", "inbound_nodes": []},
+        *(
+            {
+                **entry(
+                    "Convolution1D",
+                    name,
+                    nb_filter=4,
+                    filter_length=3,
+                    subsample_length=1,
+                    border_mode="same",
+                    bias=False,
+                    activation=activation,
+                ),
+                "name": name,
+                "inbound_nodes": [[["in", 0, 0]]],
+            }
+            for name, activation in (("a", "relu"), ("b", "tanh"))
+        ),
+        {
+            **entry("Merge", "both", mode="concat", concat_axis=-1),
+            "name": "both",
+            "inbound_nodes": [[["a", 0, 0], ["b", 0, 0]]],
+        },
+        {
+            **entry("Merge", "sum", mode="sum"),
+            "name": "sum",
+            "inbound_nodes": [[["both", 0, 0], ["both", 0, 0]]],
+        },
+    ]
+    ends = {"input_layers": [["in", 0, 0]], "output_layers": [["sum", 0, 0]]}
+    path = legacy(
+        tmp_path / "m.h5", layers, {"a": {"W": w}, "b": {"W": -w}}, kind="Model", version=b"1.1.0", **ends
+    )
+    x = R.standard_normal((2, 5, 2))
+    padded, kernel = np.pad(x, ((0, 0), (1, 1), (0, 0))), np.float32(w).astype(float)[:, 0]
+    y = np.stack([np.einsum("nti,tio->no", padded[:, t : t + 3], kernel) for t in range(5)], 1)
+    expected = 2 * np.concatenate([np.maximum(y, 0), np.tanh(-y)], -1)
+    assert_allclose(load(path).forward(x), expected, rtol=1e-10)
+    old = legacy(tmp_path / "o.h5", layers, {"a": {"W": w.T}, "b": {"W": -w.T}}, kind="Model", **ends)
+    with h5py.File(old, "a") as file:  # Keras 1.0: (filters, inputs, length, 1)
+        for name, sign in (("a", 1), ("b", -1)):
+            del file[f"model_weights/{name}/{name}/W:0"]
+            file[f"model_weights/{name}/{name}/W:0"] = sign * np.float32(w).transpose(3, 2, 0, 1)
+    assert_allclose(load(old).forward(x), expected, rtol=1e-10)
+    layers[-1] = {
+        **entry("Merge", "sum", mode="dot"),
+        "name": "sum",
+        "inbound_nodes": layers[-1]["inbound_nodes"],
+    }
+    with pytest.raises(UnsupportedError, match="Merge of mode 'dot'"):
+        load(legacy(tmp_path / "d.h5", layers, {}, kind="Model", **ends))
+    bad = [entry("BatchNormalization", "bn", batch_input_shape=[None, 4], mode=1)]
+    with pytest.raises(UnsupportedError, match="mode 1 mixes samples"):
+        load(legacy(tmp_path / "b.h5", bad, {}))
+
+
 def test_nested_models_of_keras_2_store_trained_weights_first(tmp_path):
     """A model as a layer: its weights are one list, what is trained before what is not."""
     inner = [

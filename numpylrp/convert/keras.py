@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import FileError, LRPError, UnsupportedError
 from ..files import keeps_to_itself, opened, read_json, stored_array
 from ..network import Network
+from . import keras1
 from .keras_layers import BUILDERS, Builder, Tensor, build, variables
 from .tensors import beside
 
@@ -64,9 +65,24 @@ def load(
             source = _Legacy(file, path) if "layer_names" in file.attrs else _Stored(file)
         else:
             config, source = _json(text, path), _Legacy(file["model_weights"], path)
-        version = file.attrs.get("keras_version", "2" if isinstance(source, _Legacy) else "3")
-        version = version.decode() if isinstance(version, bytes) else str(version)
-        return _network(path, config, source, {"keras_version": version}, dtype)
+        said = {**source.group.attrs, **file.attrs}
+        old = isinstance(source, _Legacy) and _is_old(config)
+        version = _text(
+            said.get("keras_version", "1" if old else "2" if isinstance(source, _Legacy) else "3")
+        )
+        metadata = {"keras_version": version, "backend": _text(said.get("backend", ""))}
+        return _network(path, config, source, metadata, dtype)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _is_old(config: Any) -> bool:
+    try:
+        return keras1.is_old(config["config"])
+    except (KeyError, TypeError, AttributeError):
+        return False  # what is wrong is said later
 
 
 def _json(text: Any, path: Path) -> dict:
@@ -208,13 +224,15 @@ def _snake(kind: str) -> str:
 
 def _network(path: Path, config: dict, source: Any, metadata: dict, dtype: Any) -> Network:
     version = int(str(metadata.get("keras_version", "2")).split(".")[0])
-    b = Builder(version)
+    b = Builder(version, metadata.get("backend") == "theano")
     try:
         kind = config["class_name"]
         if kind not in MODELS:
             raise UnsupportedError(
                 f"a model of class {kind!r} is not supported; there are {', '.join(MODELS)}"
             )
+        if version == 1:
+            config = {**config, "config": keras1.modern(config["config"])}
         inputs = _inputs(config["config"])
         given = [Tensor(name, len(shape)) for name, shape in inputs.items()]
         outputs = _model(b, config["config"], given, source, "")
@@ -286,6 +304,10 @@ def _model(b: Builder, config: Any, inputs: list[Tensor], source: Any, prefix: s
             raise UnsupportedError(f"layer {name!r} of kind {kind!r} {why}; there are {', '.join(BUILDERS)}")
         if name not in made:
             made[name] = source.layer(kind, name, index)
+            if b.keras == 1:
+                made[name] = keras1.weights(kind, c, made[name])
+            if b.theano:
+                made[name] = keras1.turned(kind, made[name])
         try:
             return [build(b, kind, full, c, tensors, made[name])]
         except LRPError as error:

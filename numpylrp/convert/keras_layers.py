@@ -28,8 +28,8 @@ class Tensor(NamedTuple):
 class Builder:
     """Collects layers; gives tensors in the layout that is asked for."""
 
-    def __init__(self, keras: int) -> None:
-        self.keras = keras
+    def __init__(self, keras: int, theano: bool = False) -> None:
+        self.keras, self.theano = keras, theano
         self.layers: list[tuple] = []
         self._other: dict[Tensor, Tensor] = {}
 
@@ -350,8 +350,6 @@ BUILDERS: dict[str, Callable[..., Tensor]] = {
     "Dense": _dense,
     "Conv1D": _conv(1),
     "Conv2D": _conv(2),
-    "Convolution1D": _conv(1),
-    "Convolution2D": _conv(2),
     "DepthwiseConv1D": _conv(1, depthwise=True),
     "DepthwiseConv2D": _conv(2, depthwise=True),
     "SeparableConv1D": _separable(1),
