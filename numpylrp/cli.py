@@ -475,7 +475,8 @@ def write_vectors(args: argparse.Namespace) -> None:
     from .validate import vectors
 
     paths = vectors.write(args.out)
-    print(f"{args.out}: {len(paths)} files, {sum(p.stat().st_size for p in paths) / 2**20:.1f} MB")
+    cases, size = sum(len(vectors.read(p).cases) for p in paths), sum(p.stat().st_size for p in paths)
+    print(f"{args.out}: {len(paths)} files, {cases} cases, {size / 2**20:.1f} MB")
     if args.check:
         for dtype in ("float64", "float32"):
             found = [line for path in paths for line in vectors.check(path, dtype)]

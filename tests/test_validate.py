@@ -28,7 +28,7 @@ def test_vectors_are_written_as_they_are_published(tmp_path, capsys, monkeypatch
     few = {name: vectors.PLANS[name] for name in ("dense", "conv2d-padding")}
     monkeypatch.setattr(vectors, "PLANS", few)
     code, out, _ = call(capsys, "vectors", "--out", tmp_path / "v", "--check")
-    assert code == 0 and "2 files" in out and "numpylrp in float32: largest error" in out
+    assert code == 0 and "2 files, 18 cases" in out and "numpylrp in float32: largest error" in out
     for name in few:
         assert (tmp_path / "v" / f"{name}.h5").read_bytes() == (VECTORS / f"{name}.h5").read_bytes()
 
