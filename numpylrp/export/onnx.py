@@ -8,21 +8,20 @@ from __future__ import annotations
 import ast
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import layers as L
 from ..convert import native
 from ..errors import FileError, LRPError, MissingExtraError, UnsupportedError
 from ..network import Network
-from .graph import Graph, Value, images
+from .graph import Graph, Value
+from .onnx_operators import OPERATIONS, Call, as_array
 
 try:
     import onnx
-    from onnx import numpy_helper
     from onnx.reference import ReferenceEvaluator
 except ImportError:
     raise MissingExtraError(
@@ -125,13 +124,6 @@ def _class_names(properties: dict[str, str]) -> list[str] | None:
     return None
 
 
-def _tensor(proto: onnx.TensorProto) -> np.ndarray:
-    if proto.data_location == onnx.TensorProto.EXTERNAL:
-        raise FileError(f"tensor {proto.name!r} is kept in another file, which is refused: save it inside")
-    array = numpy_helper.to_array(proto)
-    return array.astype(np.float32) if array.dtype == np.float16 else array
-
-
 def _inputs(model: onnx.ModelProto, held: dict, given: Sequence[int] | None) -> dict[str, tuple[int, ...]]:
     shapes = {}
     for item in model.graph.input:
@@ -151,7 +143,7 @@ def _inputs(model: onnx.ModelProto, held: dict, given: Sequence[int] | None) -> 
 
 
 def _follow(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> Network:
-    values: dict[str, Any] = {t.name: _tensor(t) for t in model.graph.initializer}
+    values: dict[str, Any] = {t.name: as_array(t) for t in model.graph.initializer}
     floats = [a.dtype for a in values.values() if a.dtype.kind == "f"]
     shapes = _inputs(model, values, input_shape)
     single = len(shapes) == 1
@@ -160,7 +152,7 @@ def _follow(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> Networ
         values[name] = Value("input" if single else name, shape)
     opset = max((i.version for i in model.opset_import if i.domain in ("", "ai.onnx")), default=1)
     for node in model.graph.node:
-        call = _Call(graph, node, values, opset)
+        call = Call(graph, node, values, opset)
         known = [values[n] for n in node.input if n]
         if node.op_type == "Shape" and isinstance(known[0], Value):
             results: Any = np.array([1, *known[0].shape])  # the batch's own size is of no account
@@ -223,7 +215,7 @@ GROWS = {"ConstantOfShape": 0, "Expand": 1}
 """Of these the input that says how large the result is."""
 
 
-def _constant(call: _Call, node: onnx.NodeProto, values: dict[str, Any]) -> Any:
+def _constant(call: Call, node: onnx.NodeProto, values: dict[str, Any]) -> Any:
     """The result of a node that no input of the model takes part in."""
     if node.domain not in ("", "ai.onnx") or node.op_type not in CONSTANTS:
         raise UnsupportedError(f"{call.name}: {node.op_type} of constants is not supported")
@@ -240,424 +232,6 @@ def _constant(call: _Call, node: onnx.NodeProto, values: dict[str, Any]) -> Any:
         raise FileError(f"{call.name}: {node.op_type} would make {size:.3g} values")
     results = ReferenceEvaluator(node).run(None, feeds)
     return results[0] if len(node.output) == 1 else results
-
-
-class _Call:
-    """A node: its inputs by number, its attributes by name."""
-
-    def __init__(self, graph: Graph, node: onnx.NodeProto, values: dict, opset: int) -> None:
-        self.graph, self.node, self.values, self.opset = graph, node, values, opset
-        self.name = (node.name or node.output[0]).strip("/")
-        self.attributes = {a.name: a for a in node.attribute}
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """An attribute."""
-        if name not in self.attributes:
-            return default
-        value = onnx.helper.get_attribute_value(self.attributes[name])
-        if isinstance(value, onnx.TensorProto):
-            return _tensor(value)
-        return value.decode() if isinstance(value, bytes) else value
-
-    def __len__(self) -> int:
-        return len(self.node.input)
-
-    def has(self, n: int) -> bool:
-        """Whether this input is there."""
-        return n < len(self.node.input) and bool(self.node.input[n])
-
-    def operand(self, n: int) -> Any:
-        """A value of the network, or a constant."""
-        return self.values[self.node.input[n]]
-
-    def value(self, n: int = 0) -> Value:
-        """A value of the network."""
-        value = self.operand(n)
-        if not isinstance(value, Value):
-            raise UnsupportedError(f"{self.name}: {self.node.op_type} of a constant is not supported")
-        return value
-
-    def array(self, n: int) -> np.ndarray | None:
-        """A constant; None where it is left out."""
-        if not self.has(n):
-            return None
-        value = self.operand(n)
-        if isinstance(value, Value):
-            raise UnsupportedError(
-                f"{self.name}: {self.node.op_type} with a parameter that depends on the input"
-            )
-        return value
-
-    def given(self, name: str, n: int, default: Any = None) -> Any:
-        """What older operator sets have as an attribute and newer ones as an input, as a list."""
-        value = self.get(name)
-        if value is None and self.has(n):
-            value = self.array(n).reshape(-1).tolist()
-        return default if value is None else value
-
-    @property
-    def all(self) -> list[Any]:
-        """All inputs."""
-        return [self.values[n] for n in self.node.input]
-
-
-# ---------------------------------------------------------------- operators
-
-
-def _padding(a: _Call, rank: int) -> Any:
-    auto = a.get("auto_pad", "NOTSET")
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        return {"SAME_UPPER": "same", "SAME_LOWER": "same_lower"}[auto]
-    pads = a.get("pads", [0] * (2 * rank))
-    return tuple(zip(pads[:rank], pads[rank:]))
-
-
-def _conv(g: Graph, name: str, a: _Call) -> Value:
-    x, w = a.value(), a.array(1)
-    kind, rank = images(name, x, L.Conv1D, L.Conv2D), w.ndim - 2
-    ones = (1,) * rank
-    layer = g.shared(
-        (id(a.values[a.node.input[1]]), *(str(p) for p in a.node.attribute), tuple(a.node.input[1:])),
-        lambda: kind(
-            w,
-            a.array(2),
-            tuple(a.get("strides", ones)),
-            _padding(a, rank),
-            tuple(a.get("dilations", ones)),
-            a.get("group", 1),
-        ),
-    )
-    return g.add(name, layer, x)
-
-
-def _conv_transpose(g: Graph, name: str, a: _Call) -> Value:
-    x, w = a.value(), a.array(1)
-    if w.ndim != 4:
-        raise UnsupportedError(
-            f"{name}: a transposed convolution in {w.ndim - 2} dimensions is not supported"
-        )
-    if a.get("output_shape"):
-        raise UnsupportedError(f"{name}: output_shape is not supported; give pads")
-    padding = _padding(a, 2)
-    if padding == "same_lower":
-        raise UnsupportedError(f"{name}: auto_pad SAME_LOWER is not supported here")
-    layer = L.Conv2DTranspose(
-        w,
-        a.array(2),
-        tuple(a.get("strides", (1, 1))),
-        padding,
-        tuple(a.get("dilations", (1, 1))),
-        a.get("group", 1),
-        tuple(a.get("output_padding", (0, 0))),
-    )
-    return g.add(name, layer, x)
-
-
-def _gemm(g: Graph, name: str, a: _Call) -> Value:
-    if a.get("transA", 0):
-        raise UnsupportedError(f"{name}: Gemm with transA is not supported")
-    w = a.array(1) if a.get("transB", 0) else a.array(1).T
-    bias = a.array(2)
-    if bias is not None:
-        bias = np.broadcast_to(np.asarray(bias).reshape(-1) * a.get("beta", 1.0), w.shape[:1])
-        bias = bias.astype(w.dtype)
-    alpha = a.get("alpha", 1.0)
-    return g.add(name, L.Dense(w if alpha == 1 else w * w.dtype.type(alpha), bias), a.value())
-
-
-def _batch_norm(g: Graph, name: str, a: _Call) -> Value:
-    if a.get("training_mode", 0):
-        raise UnsupportedError(f"{name}: batch normalization in training mode would mix samples")
-    layer = L.BatchNorm(*(a.array(n) for n in (1, 2, 3, 4)), eps=a.get("epsilon", 1e-5))
-    return g.add(name, layer, a.value())
-
-
-def _lrn(g: Graph, name: str, a: _Call) -> Value:
-    size = a.get("size")
-    layer = L.LRN(size, a.get("alpha", 1e-4), a.get("beta", 0.75), a.get("bias", 1.0), before=(size - 1) // 2)
-    return g.add(name, layer, a.value())
-
-
-def _layer_norm(g: Graph, name: str, a: _Call) -> Value:
-    x = a.value()
-    at = g.axis(name, x, a.get("axis", -1))
-    axes = tuple(range(at, len(x.shape)))
-    shape = x.shape[at:]
-    gamma, beta = (None if p is None else np.broadcast_to(p, shape) for p in (a.array(1), a.array(2)))
-    return g.add(name, L.LayerNorm(gamma, beta, a.get("epsilon", 1e-5), axes), x)
-
-
-def _group_norm(g: Graph, name: str, a: _Call) -> Value:
-    gamma, beta, groups = a.array(1), a.array(2), a.get("num_groups")
-    channels = a.value().shape[0]
-    if len(gamma) != channels:  # operator set 18 has one value a group
-        gamma, beta = (np.repeat(p, channels // groups) for p in (gamma, beta))
-    return g.add(name, L.GroupNorm(groups, gamma, beta, a.get("epsilon", 1e-5)), a.value())
-
-
-def _lp_norm(g: Graph, name: str, a: _Call) -> Value:
-    if a.get("p", 2) != 2:
-        raise UnsupportedError(f"{name}: LpNormalization with p = {a.get('p')} is not supported, only 2")
-    return g.add(name, L.UnitNorm(axes=g.axis(name, a.value(), a.get("axis", -1))), a.value())
-
-
-def _pool(one: type, two: type) -> Callable:
-    def build(g: Graph, name: str, a: _Call) -> Value:
-        x = a.value()
-        kind, rank = images(name, x, one, two), len(x.shape) - 1
-        if any(d != 1 for d in a.get("dilations", ())):
-            raise UnsupportedError(f"{name}: pooling with dilation is not supported")
-        if len(a.node.output) > 1 and a.node.output[1]:
-            raise UnsupportedError(f"{name}: the indices of maximum pooling are not supported")
-        options = (
-            {} if kind.__name__.startswith("Max") else {"count_padding": bool(a.get("count_include_pad", 0))}
-        )
-        stride = tuple(a.get("strides", (1,) * rank))
-        layer = kind(
-            tuple(a.get("kernel_shape")), stride, _padding(a, rank), bool(a.get("ceil_mode", 0)), **options
-        )
-        return g.add(name, layer, x)
-
-    return build
-
-
-def _activation(make: Callable[[_Call], L.Layer]) -> Callable:
-    return lambda g, name, a: g.add(name, make(a), a.value())
-
-
-def _clip(g: Graph, name: str, a: _Call) -> Value:
-    ends = []
-    for key, n in (("min", 1), ("max", 2)):
-        value = a.given(key, n)
-        value = value[0] if isinstance(value, list) else value
-        ends.append(None if value is None or abs(value) > 3e38 else float(value))
-    return g.add(name, L.ReLU(ends[1]) if ends[0] == 0 else L.Clip(*ends), a.value())
-
-
-def _prelu(g: Graph, name: str, a: _Call) -> Value:
-    slope = a.array(1)
-    return g.add(name, L.PReLU(slope.reshape(()) if slope.size == 1 else slope), a.value())
-
-
-def _softmax(kind: type) -> Callable:
-    def build(g: Graph, name: str, a: _Call) -> Value:
-        x = a.value()
-        old = a.opset < 13
-        at = g.axis(name, x, a.get("axis", 1 if old else -1))
-        if old and at != len(x.shape) - 1:
-            raise UnsupportedError(f"{name}: a softmax over several axes (before operator set 13)")
-        return g.add(name, kind(at), x)
-
-    return build
-
-
-def _binary(kind: str) -> Callable:
-    return lambda g, name, a: g.combine(name, kind, a.operand(0), a.operand(1))
-
-
-def _several(kind: type, of: str | None = None) -> Callable:
-    def build(g: Graph, name: str, a: _Call) -> Value:
-        return g.several(name, kind, a.all)
-
-    return build
-
-
-def _max(largest: bool) -> Callable:
-    def build(g: Graph, name: str, a: _Call) -> Value:
-        constants = [v for v in a.all if not isinstance(v, Value)]
-        if constants:  # with a number it is a clip
-            if len(a) != 2 or np.size(constants[0]) != 1:
-                raise UnsupportedError(
-                    f"{name}: {a.node.op_type} with an array of constants is not supported"
-                )
-            value = float(np.reshape(constants[0], ()))
-            x = next(v for v in a.all if isinstance(v, Value))
-            return g.add(
-                name, (L.ReLU() if value == 0 else L.Clip(value)) if largest else L.Clip(high=value), x
-            )
-        return g.several(name, L.Maximum if largest else L.Minimum, a.all)
-
-    return build
-
-
-def _reduce(kind: type) -> Callable:
-    def build(g: Graph, name: str, a: _Call) -> Value:
-        axes = a.given("axes", 1)
-        if axes is None:
-            raise UnsupportedError(f"{name}: a reduction over all axes would mix samples")
-        return g.reduced(name, kind, a.value(), axes, bool(a.get("keepdims", 1)))
-
-    return build
-
-
-def _flatten(g: Graph, name: str, a: _Call) -> Value:
-    if a.get("axis", 1) != 1:
-        raise UnsupportedError(f"{name}: Flatten with axis {a.get('axis')} would mix samples")
-    return g.reshape(name, a.value(), (-1,))
-
-
-def _reshape(g: Graph, name: str, a: _Call) -> Value:
-    x, shape = a.value(), a.given("shape", 1)
-    if not a.get("allowzero", 0):
-        old = (1, *x.shape)
-        shape = [old[n] if s == 0 else s for n, s in enumerate(shape)]
-    return g.batch_reshape(name, x, shape)
-
-
-def _squeeze(g: Graph, name: str, a: _Call) -> Value:
-    return g.squeeze(name, a.value(), a.given("axes", 1))
-
-
-def _unsqueeze(g: Graph, name: str, a: _Call) -> Value:
-    return g.unsqueeze(name, a.value(), a.given("axes", 1))
-
-
-def _transpose(g: Graph, name: str, a: _Call) -> Value:
-    x = a.value()
-    return g.permute(name, x, a.get("perm", list(range(len(x.shape) + 1))[::-1]))
-
-
-def _slice(g: Graph, name: str, a: _Call) -> Value:
-    x, starts, ends = a.value(), a.given("starts", 1), a.given("ends", 2)
-    axes, steps = a.given("axes", 3, range(len(starts))), a.given("steps", 4, [1] * len(starts))
-    for axis, start, end, step in zip(axes, starts, ends, steps):
-        if axis % (len(x.shape) + 1) == 0 and (start, step) == (0, 1) and end > 2**30:
-            continue
-        x = g.part(name, x, g.axis(name, x, axis), start, end, step)
-    return x
-
-
-def _split(g: Graph, name: str, a: _Call) -> list[Value]:
-    x = a.value()
-    at = g.axis(name, x, a.get("axis", 0))
-    sizes, count = a.given("split", 1), len(a.node.output)
-    if sizes is None:
-        size = -(-x.shape[at] // count)
-        sizes = [min(size, x.shape[at] - k * size) for k in range(count)]
-    return g.parts(name, x, at, sizes)
-
-
-def _gather(g: Graph, name: str, a: _Call) -> Value:
-    x, index = a.value(), np.asarray(a.array(1))
-    at = g.axis(name, x, a.get("axis", 0))
-    if index.ndim == 0:
-        return g.select(name, x, at, int(index))
-    if index.ndim == 1 and len(index) and (np.diff(index) == 1).all() and index[0] >= 0:
-        return g.part(name, x, at, int(index[0]), int(index[-1]) + 1)
-    raise UnsupportedError(f"{name}: Gather with indices that are no range is not supported")
-
-
-def _pad(g: Graph, name: str, a: _Call) -> Value:
-    x = a.value()
-    if a.get("mode", "constant") != "constant":
-        raise UnsupportedError(f"{name}: padding of mode {a.get('mode')!r} is not supported, only zeros")
-    pads = a.given("pads", 1)
-    value = a.given("value", 2, 0)
-    axes = a.given("axes", 3, range(len(pads) // 2))
-    pairs = [(0, 0)] * (len(x.shape) + 1)
-    for n, axis in enumerate(axes):
-        pairs[axis] = pads[n], pads[n + len(pads) // 2]
-    if any(pairs[0]):
-        raise UnsupportedError(f"{name}: padding of the batch axis is not supported")
-    return g.pad(name, x, pairs[1:], value[0] if isinstance(value, list) else value)
-
-
-def _expand(g: Graph, name: str, a: _Call) -> Value:
-    x, shape = a.value(), a.given("shape", 1)
-    rank = len(x.shape) + 1
-    shape = [1] * (rank - len(shape)) + list(shape)
-    if len(shape) > rank:
-        raise UnsupportedError(f"{name}: Expand to more axes is not supported")
-    return g.expand(name, x, [max(n, m) for n, m in zip(x.shape, shape[1:])])
-
-
-def _resize(g: Graph, name: str, a: _Call) -> Value:
-    x = a.value()
-    if a.get("mode", "nearest") != "nearest":
-        raise UnsupportedError(f"{name}: interpolation {a.get('mode')!r} is not supported, only nearest")
-    n = 2 if a.node.op_type == "Resize" and a.opset >= 11 else 1
-    factors = a.given("scales", n) or [s / m for s, m in zip(a.given("sizes", 3), (1, *x.shape))]
-    if factors[0] != 1 or factors[1] != 1:
-        raise UnsupportedError(f"{name}: resizing other than spatial axes is not supported")
-    return g.upsampled(name, x, factors[2:])
-
-
-def _depth_to_space(g: Graph, name: str, a: _Call) -> Value:
-    x, b = a.value(), a.get("blocksize")
-    c, h, w = x.shape
-    crd = a.get("mode", "DCR") == "CRD"
-    cut = (c // b**2, b, b, h, w) if crd else (b, b, c // b**2, h, w)
-    x = g.reshape(f"{name}.cut", x, cut)
-    x = g.permute(f"{name}.move", x, (0, 1, 4, 2, 5, 3) if crd else (0, 3, 4, 1, 5, 2))
-    return g.reshape(name, x, (c // b**2, h * b, w * b))
-
-
-def _same(g: Graph, name: str, a: _Call) -> Any:
-    return [a.value(), None][: len(a.node.output)]
-
-
-OPERATIONS: dict[str, Callable[[Graph, str, _Call], Any]] = {
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
-    "Gemm": _gemm,
-    "MatMul": lambda g, name, a: g.product(name, a.operand(0), a.operand(1)),
-    "BatchNormalization": _batch_norm,
-    "LRN": _lrn,
-    "InstanceNormalization": lambda g, name, a: g.add(
-        name, L.InstanceNorm(gamma=a.array(1), beta=a.array(2), eps=a.get("epsilon", 1e-5)), a.value()
-    ),
-    "LayerNormalization": _layer_norm,
-    "GroupNormalization": _group_norm,
-    "LpNormalization": _lp_norm,
-    "MaxPool": _pool(L.MaxPool1D, L.MaxPool2D),
-    "AveragePool": _pool(L.AveragePool1D, L.AveragePool2D),
-    "GlobalMaxPool": _activation(lambda a: L.GlobalMaxPool(True)),
-    "GlobalAveragePool": _activation(lambda a: L.GlobalAveragePool(True)),
-    "Relu": _activation(lambda a: L.ReLU()),
-    "LeakyRelu": _activation(lambda a: L.LeakyReLU(a.get("alpha", 0.01))),
-    "ThresholdedRelu": _activation(lambda a: L.ReLU(threshold=a.get("alpha", 1.0))),
-    "PRelu": _prelu,
-    "Elu": _activation(lambda a: L.ELU(a.get("alpha", 1.0))),
-    "Selu": _activation(lambda a: L.SELU()),
-    "Gelu": _activation(lambda a: L.GELU(a.get("approximate", "none") == "tanh")),
-    "Sigmoid": _activation(lambda a: L.Sigmoid()),
-    "Tanh": _activation(lambda a: L.Tanh()),
-    "Softplus": _activation(lambda a: L.Softplus()),
-    "HardSigmoid": _activation(lambda a: L.HardSigmoid(a.get("alpha", 0.2), a.get("beta", 0.5))),
-    "HardSwish": _activation(lambda a: L.HardSwish()),
-    "Clip": _clip,
-    "Softmax": _softmax(L.Softmax),
-    "LogSoftmax": _softmax(L.LogSoftmax),
-    "Add": _binary("+"),
-    "Sub": _binary("-"),
-    "Mul": _binary("*"),
-    "Div": _binary("/"),
-    "Neg": lambda g, name, a: g.affine(name, a.value(), -1.0, 0.0),
-    "Sum": _several(L.Add),
-    "Mean": _several(L.Average),
-    "Max": _max(True),
-    "Min": _max(False),
-    "Concat": lambda g, name, a: g.join(
-        name, [a.value(n) for n in range(len(a))], g.axis(name, a.value(), a.get("axis"))
-    ),
-    "Flatten": _flatten,
-    "Reshape": _reshape,
-    "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze,
-    "Transpose": _transpose,
-    "Slice": _slice,
-    "Split": _split,
-    "Gather": _gather,
-    "Pad": _pad,
-    "Expand": _expand,
-    "ReduceMean": _reduce(L.GlobalAveragePool),
-    "ReduceSum": _reduce(L.GlobalSumPool),
-    "ReduceMax": _reduce(L.GlobalMaxPool),
-    **dict.fromkeys(("Resize", "Upsample"), _resize),
-    "DepthToSpace": _depth_to_space,
-    **dict.fromkeys(("Identity", "Dropout", "Cast"), _same),
-}
-"""The operators of ONNX that are understood."""
 
 
 def _check(network: Network, model: onnx.ModelProto, x: np.ndarray) -> None:
