@@ -191,6 +191,25 @@ def test_a_model_of_keras_1(tmp_path, version, backend):
     assert_allclose(load(path).forward(x), y @ single(fc["W"]) + single(fc["b"]), rtol=1e-10)
 
 
+@pytest.mark.parametrize("groups", [2, -1])
+def test_group_normalization_without_scale_and_shift(tmp_path, groups):
+    layer = entry(
+        "GroupNormalization",
+        "gn",
+        batch_input_shape=[None, 2, 3, 4],
+        groups=groups,
+        axis=-1,
+        epsilon=0.01,
+        scale=False,
+        center=False,
+    )
+    x = R.standard_normal((2, 2, 3, 4))
+    cut = x.reshape(2, 6, groups if groups > 0 else 4, -1)
+    expected = (cut - cut.mean((1, 3), keepdims=True)) / np.sqrt(cut.var((1, 3), keepdims=True) + 0.01)
+    y = load(legacy(tmp_path / "g.h5", [layer], {}, version=b"2.9.0")).forward(x)
+    assert_allclose(y, expected.reshape(x.shape), rtol=1e-10)
+
+
 def test_merges_and_sound_of_keras_1(tmp_path):
     """A functional model with Merge, and Convolution1D, whose kernels have an axis too many."""
     w = R.standard_normal((3, 1, 2, 4))

@@ -195,14 +195,16 @@ def _layer_norm(b, name, c, x, v):
 
 
 def _group_norm(b, name, c, x, v):
-    if c.get("axis", -1) != -1 or not v:
-        raise UnsupportedError("only group normalization of the last axis, with scale or shift, is supported")
-    groups = c.get("groups", 32)
-    left = list(v)
-    gamma = left.pop(0) if c.get("scale", True) else None
-    beta = left.pop(0) if c.get("center", True) else None
-    groups = len(v[0]) if groups == -1 else groups
-    return b.add(name, L.GroupNorm(groups, gamma, beta, float(c.get("epsilon", 1e-3))), b.laid(x[0], True))
+    if c.get("axis", -1) != -1:
+        raise UnsupportedError("group normalization of another axis than the last is not supported")
+    left, groups = list(v), c.get("groups", 32)
+    learned = {
+        "gamma": left.pop(0) if c.get("scale", True) else None,
+        "beta": left.pop(0) if c.get("center", True) else None,
+        "eps": float(c.get("epsilon", 1e-3)),
+    }
+    layer = L.InstanceNorm(**learned) if groups == -1 else L.GroupNorm(groups, **learned)
+    return b.add(name, layer, b.laid(x[0], True))
 
 
 def _unit_norm(b, name, c, x, v):
