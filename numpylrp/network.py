@@ -105,6 +105,8 @@ class Network:
         self.outputs: tuple[str, ...] = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         for name in self.outputs:
             self[name]
+            if self.outputs.count(name) > 1:
+                raise LRPError(f"the output {name!r} is given twice")
         self.metadata: dict[str, Any] = dict(metadata or {})
         self._last_reader = {name: node.name for node in self.nodes for name in node.inputs}
 

@@ -210,6 +210,43 @@ def test_group_normalization_without_scale_and_shift(tmp_path, groups):
     assert_allclose(y, expected.reshape(x.shape), rtol=1e-10)
 
 
+def test_an_activation_that_is_a_layer_keeps_its_options(tmp_path):
+    """As Keras 3 writes ``Dense(4, activation=LeakyReLU(negative_slope=0.05))``."""
+    x = R.standard_normal((5, 4))
+    z = x @ np.float32(DENSE["kernel"]).astype(float) + np.float32(DENSE["bias"])
+    for kind, options, expected in (
+        ("LeakyReLU", {"negative_slope": 0.05}, np.where(z > 0, z, 0.05 * z)),
+        ("ReLU", {"max_value": 0.5}, np.clip(z, 0, 0.5)),
+        ("ELU", {"alpha": 0.3}, np.where(z > 0, z, 0.3 * np.expm1(z))),
+    ):
+        what = {"module": "keras.layers", "class_name": kind, "config": {"name": "a", **options}}
+        for layers in (
+            [entry("Dense", "fc", batch_input_shape=[None, 4], activation=what)],
+            [entry("Dense", "fc", batch_input_shape=[None, 4]), entry("Activation", "act", activation=what)],
+        ):
+            network = load(legacy(tmp_path / "a.h5", layers, {"fc": DENSE}, version=b"3.1.0"))
+            assert_allclose(network.forward(x), expected, rtol=1e-10)
+    what = {"class_name": "Snake", "config": {"name": "a", "frequency": 3}}
+    with pytest.raises(UnsupportedError, match="'Snake' with options of its own"):
+        load(
+            legacy(
+                tmp_path / "a.h5",
+                [entry("Dense", "fc", batch_input_shape=[None, 4], activation=what)],
+                {"fc": DENSE},
+            )
+        )
+
+
+def test_weights_that_contradict_the_configuration_are_refused(tmp_path):
+    layer = entry("Dense", "fc", batch_input_shape=[None, 4], units=99)
+    with pytest.raises(FileError, match=r"'fc' \(Dense\): the configuration has units 99, but the weights 2"):
+        load(legacy(tmp_path / "a.h5", [layer], {"fc": DENSE}))
+    kernel = {"kernel": R.standard_normal((3, 3, 1, 2))}
+    layer = entry("Conv2D", "c", batch_input_shape=[None, 5, 5, 1], kernel_size=[5, 5], use_bias=False)
+    with pytest.raises(FileError, match=r"kernel_size \[5, 5\], but the weights \[3, 3\]"):
+        load(legacy(tmp_path / "a.h5", [layer], {"c": kernel}))
+
+
 def test_merges_and_sound_of_keras_1(tmp_path):
     """A functional model with Merge, and Convolution1D, whose kernels have an axis too many."""
     w = R.standard_normal((3, 1, 2, 4))
@@ -368,7 +405,7 @@ REFUSED = [
         [entry("Dense", "fc", batch_input_shape=[None, 4])],
         {},
         FileError,
-        r"'fc' \(Dense\) is to have 2 arrays.*has 0",
+        r"'fc' \(Dense\): it is to have 2 arrays.*has 0",
     ),
     (
         [entry("Dense", "fc", batch_input_shape=[None, 5])],

@@ -17,6 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from .. import layers as L
 from ..errors import FileError, LRPError, UnsupportedError
 from ..files import keeps_to_itself, opened, read_json, stored_array
 from ..network import Network
@@ -64,6 +65,8 @@ def load(
             config = read_json(beside(path) if architecture is None else architecture)
             source = _Legacy(file, path) if "layer_names" in file.attrs else _Stored(file)
         else:
+            if "model_weights" not in file:
+                raise FileError(f"{path}: the group 'model_weights' is missing")
             config, source = _json(text, path), _Legacy(file["model_weights"], path)
         said = {**source.group.attrs, **file.attrs}
         old = isinstance(source, _Legacy) and _is_old(config)
@@ -223,7 +226,10 @@ def _snake(kind: str) -> str:
 
 
 def _network(path: Path, config: dict, source: Any, metadata: dict, dtype: Any) -> Network:
-    version = int(str(metadata.get("keras_version", "2")).split(".")[0])
+    if not isinstance(metadata, dict):
+        raise FileError(f"{path}: metadata.json is not an object")
+    first = str(metadata.get("keras_version", "2")).split(".")[0]
+    version = int(first) if first.isdecimal() else 2
     b = Builder(version, metadata.get("backend") == "theano")
     try:
         kind = config["class_name"]
@@ -237,6 +243,9 @@ def _network(path: Path, config: dict, source: Any, metadata: dict, dtype: Any) 
         given = [Tensor(name, len(shape)) for name, shape in inputs.items()]
         outputs = _model(b, config["config"], given, source, "")
         outputs = [b.laid(t, False) for t in outputs]
+        for n, t in enumerate(outputs):  # a tensor may be an output twice
+            if t in outputs[:n]:
+                outputs[n] = b.add(f"{t.name}/again{n}", L.Identity(), t)
         network = Network(
             b.layers,
             inputs,
@@ -245,7 +254,7 @@ def _network(path: Path, config: dict, source: Any, metadata: dict, dtype: Any) 
         )
     except LRPError as error:
         raise type(error)(f"{path}: {error}") from None
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise FileError(f"{path}: the configuration is not understood ({error!r})") from error
     return network if dtype is None else network.astype(dtype)
 
@@ -312,6 +321,10 @@ def _model(b: Builder, config: Any, inputs: list[Tensor], source: Any, prefix: s
             return [build(b, kind, full, c, tensors, made[name])]
         except LRPError as error:
             raise type(error)(f"layer {name!r} ({kind}): {error}") from None
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise FileError(
+                f"layer {name!r} ({kind}): the configuration is not understood ({error!r})"
+            ) from error
 
     if not functional:
         tensors = inputs

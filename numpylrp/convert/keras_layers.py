@@ -73,11 +73,15 @@ def _pair(value: Any, rank: int) -> tuple[int, ...]:
     return (value,) * rank if isinstance(value, int) else tuple(value)
 
 
-def activation(b: Builder, name: str, what: Any, t: Tensor, c: dict | None = None) -> Tensor:
+def activation(b: Builder, name: str, what: Any, t: Tensor) -> Tensor:
     """An activation by its Keras name."""
     if isinstance(what, dict):
-        c = {**what.get("config", {}), **(c or {})} if isinstance(what.get("config"), dict) else c
-        what = what.get("class_name") if what.get("class_name") != "function" else what.get("config")
+        own, config = what.get("class_name"), what.get("config")
+        if own in ("ReLU", "LeakyReLU", "ELU", "Softmax", "Activation") and isinstance(config, dict):
+            return BUILDERS[own](b, name, config, [t], [])
+        if isinstance(config, dict) and set(config) - {"name", "trainable", "dtype"}:
+            raise UnsupportedError(f"activation {own!r} with options of its own is not supported")
+        what = config if own == "function" else own
     key = str(what).lower().replace("_", "") if what is not None else "linear"
     hard = L.HardSigmoid(0.2) if b.keras < 3 else L.HardSigmoid()
     known: dict[str, Callable[[], L.Layer | None]] = {
@@ -97,6 +101,7 @@ def activation(b: Builder, name: str, what: Any, t: Tensor, c: dict | None = Non
         "hardswish": L.HardSwish,
         "hardsilu": L.HardSwish,
         "softmax": lambda: L.Softmax(axis(t, -1)),
+        "logsoftmax": lambda: L.LogSoftmax(axis(t, -1)),
     }
     if key not in known:
         raise UnsupportedError(f"activation {what!r} is not supported; there are {', '.join(known)}")
@@ -109,7 +114,15 @@ def _then(b: Builder, name: str, c: dict, t: Tensor) -> Tensor:
     return activation(b, f"{name}/activation", c.get("activation"), t)
 
 
+def _said(c: dict, given: dict[str, Any]) -> None:
+    """What the configuration says of a layer's weights is to be what they are."""
+    for key, value in given.items():
+        if c.get(key) is not None and c[key] != value and list(np.ravel(c[key])) != list(np.ravel(value)):
+            raise FileError(f"the configuration has {key} {c[key]}, but the weights {value}")
+
+
 def _dense(b, name, c, x, v):
+    _said(c, {"units": v[0].shape[-1]})
     t = b.add(name, L.Dense(v[0].T, v[1] if c.get("use_bias", True) else None), b.laid(x[0], False))
     return _then(b, name, c, t)
 
@@ -121,6 +134,10 @@ def _conv(rank: int, transposed: bool = False, depthwise: bool = False):
         t, w = _images(b, x[0], c), v[0]
         padding, stride = c.get("padding", "valid"), _pair(c.get("strides", 1), rank)
         dilation, groups = _pair(c.get("dilation_rate", 1), rank), c.get("groups") or 1
+        if c.get("kernel_size") is not None:
+            _said({"kernel_size": list(_pair(c["kernel_size"], rank))}, {"kernel_size": list(w.shape[:rank])})
+        if not depthwise:
+            _said(c, {"filters": w.shape[rank if transposed else rank + 1]})
         if depthwise:
             groups = w.shape[rank]
             w = w.transpose(rank, rank + 1, *range(rank)).reshape(-1, 1, *w.shape[:rank])
@@ -146,9 +163,11 @@ def _conv(rank: int, transposed: bool = False, depthwise: bool = False):
 
 def _separable(rank: int):
     def build(b, name, c, x, v):
-        plain = {k: c[k] for k in ("strides", "padding", "dilation_rate", "data_format") if k in c}
+        plain = {
+            k: c[k] for k in ("kernel_size", "strides", "padding", "dilation_rate", "data_format") if k in c
+        }
         t = _conv(rank, depthwise=True)(b, f"{name}/depthwise", {**plain, "use_bias": False}, x, v[:1])
-        point = {**c, "strides": 1, "dilation_rate": 1, "padding": "valid"}
+        point = {**c, "kernel_size": 1, "strides": 1, "dilation_rate": 1, "padding": "valid"}
         return _conv(rank)(b, name, point, [t], v[1:])
 
     return build
@@ -323,10 +342,24 @@ def _softmax(b, name, c, x, v):
 
 def _merge(kind: type):
     def build(b, name, c, x, v):
+        x = _ranked(b, name, x)
         swapped = any(t.swapped for t in x)
         return b.add(name, kind(), *(b.laid(t, swapped) for t in x))
 
     return build
+
+
+def _ranked(b: Builder, name: str, x: list[Tensor]) -> list[Tensor]:
+    """Vectors that meet images get axes of size 1 before their own, as Keras gives them."""
+    if len(x) < 2:
+        raise UnsupportedError("with a constant, not a tensor of the model, it is not supported")
+    most = max(t.rank for t in x)
+    return [
+        b.add(f"{name}/axes{n}", L.Reshape((1,) * (most - 1) + (-1,)), t, rank=most)
+        if t.rank == 1 < most
+        else t
+        for n, t in enumerate(x)
+    ]
 
 
 def _multiply(b, name, c, x, v):
@@ -334,6 +367,7 @@ def _multiply(b, name, c, x, v):
     kinds = {entry[0]: entry[1] for entry in b.layers}
     gates = [isinstance(kinds.get(t.name), (L.Sigmoid, L.HardSigmoid)) for t in x]
     signal = gates.index(False) if gates.count(False) == 1 and len(x) == 2 else None
+    x = _ranked(b, name, x)
     swapped = any(t.swapped for t in x)
     return b.add(name, L.Multiply(signal), *(b.laid(t, swapped) for t in x))
 
@@ -387,6 +421,12 @@ BUILDERS: dict[str, Callable[..., Tensor]] = {
             "GaussianDropout",
             "GaussianNoise",
             "ActivityRegularization",
+            "RandomFlip",
+            "RandomRotation",
+            "RandomTranslation",
+            "RandomZoom",
+            "RandomContrast",
+            "RandomBrightness",
         ),
         _same,
     ),
@@ -432,7 +472,5 @@ def build(
     """Add a Keras layer to the builder."""
     wanted = len(variables(kind, c))
     if len(values) != wanted:
-        raise FileError(
-            f"layer {name!r} ({kind}) is to have {wanted} arrays of weights, but the file has {len(values)}"
-        )
+        raise FileError(f"it is to have {wanted} arrays of weights, but the file has {len(values)}")
     return BUILDERS[kind](b, name, c, inputs, values)

@@ -57,9 +57,10 @@ class Graph:
 
     def network(self, outputs: Sequence[Value], metadata: dict, dtype: Any) -> Network:
         """The network, with these outputs, in this dtype."""
+        outputs = list(outputs)
         for n, value in enumerate(outputs):
-            if value.name in self.inputs:
-                outputs = [*outputs[:n], self.add("output", L.Identity(), value), *outputs[n + 1 :]]
+            if value.name in self.inputs or value in outputs[:n]:
+                outputs[n] = self.add("output", L.Identity(), value)
         return Network(self.layers, self.inputs, [v.name for v in outputs], metadata).astype(dtype)
 
     # ------------------------------------------------------------ moves

@@ -90,7 +90,12 @@ def convert(
     given = example_input if isinstance(example_input, (tuple, list)) else (example_input,)
     if not given or not all(isinstance(x, torch.Tensor) and x.ndim > 0 and len(x) for x in given):
         raise ShapeError("example_input is to be a tensor, or a tuple of tensors, with at least one sample")
-    copied = copy.deepcopy(module).cpu().eval()
+    try:
+        copied = copy.deepcopy(module).cpu().eval()
+    except RuntimeError as error:
+        raise UnsupportedError(
+            f"the module can't be copied (weight_norm? remove it first): {error}"
+        ) from error
     try:
         with torch.no_grad():
             copied(*(x.detach().cpu() for x in given))
@@ -100,23 +105,25 @@ def convert(
     given = tuple(torch.cat([x.detach().cpu()] * 2) if len(x) == 1 else x.detach().cpu() for x in given)
     tensors = (*copied.parameters(), *copied.buffers(), *given)
     dtype = np.float64 if any(t.dtype == torch.float64 for t in tensors) else np.float32
+    wide = copy.deepcopy(copied).double(), tuple(x.double() if x.is_floating_point() else x for x in given)
     try:  # in float64, so that constants that the module works out are exact, and the check is sharp
-        wide = (
-            copy.deepcopy(copied).double(),
-            tuple(x.double() if x.is_floating_point() else x for x in given),
-        )
-        program, theirs = _exported(*wide)
-        tolerance = 1e-10
-    except Exception:  # it makes tensors of float32 itself, or can't be followed at all
-        program, theirs = _exported(copied, given)
-        tolerance = 1e-5
+        program, (ran, given), tolerance = _exported(*wide), wide, 1e-10
+    except UnsupportedError:  # it makes tensors of float32 itself, or can't be followed at all
+        program, ran, tolerance = _exported(copied, given), copied, 1e-5
     graph, outputs = _follow(program, len(given[0]))
     metadata: dict[str, Any] = {"source": f"PyTorch {torch.__version__}"}
     names = class_names if class_names is not None else _class_names(module)
     if names is not None:
         metadata["class_names"] = [str(name) for name in names]
     network = graph.network(outputs, metadata, np.float64)
-    _check(network, given, theirs, tolerance)
+    _check(network, given, _outputs(ran, given), tolerance)
+    others = _others(given)
+    try:
+        expected = _outputs(ran, others)
+    except Exception:  # the module takes no other batch size, or asks something of its input
+        expected = None
+    if expected is not None:
+        _check(network, others, expected, tolerance)
     network = network.astype(dtype)
     if mean is not None or std is not None:
         network = _normalized(network, mean, std)
@@ -126,16 +133,34 @@ def convert(
     return network
 
 
-def _exported(module: torch.nn.Module, given: tuple) -> tuple[Any, list[np.ndarray]]:
-    """The module's graph, and its outputs for the example."""
+def _exported(module: torch.nn.Module, given: tuple) -> Any:
+    """The module's graph."""
     try:
         with torch.no_grad(), _whole_functions():
-            program = torch.export.export(module, given, strict=False)
+            return torch.export.export(module, given, strict=False)
     except Exception as error:  # torch.export raises whatever the module does
         raise UnsupportedError(f"torch.export can't follow the module: {error}") from error
+
+
+def _outputs(module: torch.nn.Module, given: tuple) -> list[np.ndarray]:
     with torch.no_grad():
         leaves = torch.utils._pytree.tree_leaves(module(*given))
-    return program, [t.double().numpy() for t in leaves if isinstance(t, torch.Tensor)]
+    return [t.double().numpy() for t in leaves if isinstance(t, torch.Tensor)]
+
+
+def _others(given: tuple) -> tuple:
+    """Random samples of the example's shape and spread, and another number of them: an example of zeros,
+    say, would not show much.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def other(x: torch.Tensor) -> torch.Tensor:
+        if not x.is_floating_point():
+            return x[:1].repeat(5, *(1,) * (x.ndim - 1))
+        noise = torch.randn((5, *x.shape[1:]), generator=generator, dtype=torch.float64)
+        return (x.double().mean() + noise * (3 * x.double().std(correction=0) or 3)).to(x)
+
+    return tuple(map(other, given))
 
 
 def _class_names(module: Any) -> list[str] | None:
@@ -225,11 +250,17 @@ def _follow(program: Any, batch: int) -> tuple[Graph, list[Value]]:
             elif node.name in names:
                 name = node.name if len(names) > 1 else "input"
                 values[node] = Value(name, shapes[name])
+        elif node.op == "get_attr":
+            raise UnsupportedError(
+                f"{node.name}: a part of the module under a context of its own (autocast, enable_grad, "
+                "a branch) is not followed"
+            )
         elif node.op == "call_function":
             values[node] = _call(graph, node, values, batch)
         elif node.op == "output":
             (results,) = node.args
-            users = [r for r in results if getattr(r, "name", None) in signature.user_outputs]
+            nodes_out = [r for r in results if isinstance(r, torch.fx.Node)]
+            users = [r for r in nodes_out if r.name in signature.user_outputs]
             outputs = [values[r] for r in users]
     if not outputs or not all(isinstance(v, Value) for v in outputs):
         raise UnsupportedError("the module's outputs are to be tensors that depend on its input")
@@ -248,6 +279,8 @@ def _name(node: Any) -> str:
 
 def _call(graph: Graph, node: Any, values: dict, batch: int) -> Any:
     given = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: values[n])
+    if "_assert" in str(node.target):
+        return None
     if node.target is operator.getitem:
         return given[0][0][given[0][1]]
     if not any(isinstance(v, Value) for v in _flat(given)):
@@ -280,14 +313,17 @@ def _flat(given: Any) -> Iterator[Any]:
 
 
 def _check(network: Network, given: tuple, theirs: list[np.ndarray], tolerance: float) -> None:
-    """Our output is the module's on the example, but for `tolerance` of its largest value."""
+    """Our output is the module's on these samples, but for `tolerance` of its largest value."""
     ours = network.forward(dict(zip(network.inputs, (x.double().numpy() for x in given))))
-    for a, b in zip(list(ours.values()) if isinstance(ours, dict) else [ours], theirs):
+    ours = list(ours.values()) if isinstance(ours, dict) else [ours]
+    if len(ours) != len(theirs):
+        raise LRPError(f"the network has {len(ours)} outputs where the module has {len(theirs)}")
+    for a, b in zip(ours, theirs):
         if a.shape != b.shape:
             raise LRPError(f"the network gives {a.shape} where the module gives {b.shape}")
         off, size = float(abs(a - b).max()), max(float(abs(b).max()), 1e-30)
         if not off <= tolerance * size:
             raise LRPError(
-                f"the network would not compute what the module computes: on the example they differ by "
-                f"{off:.3g}, with values up to {size:.3g}"
+                f"the network would not compute what the module computes: on the example, or random samples "
+                f"like it, they differ by {off:.3g}, with values up to {size:.3g}"
             )

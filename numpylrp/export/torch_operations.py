@@ -210,6 +210,8 @@ def _clip(low: Any, high: Any) -> L.Layer:
 
 
 def _softplus(a: Args) -> L.Layer:
+    if a["beta"] * a["threshold"] < 20 or a["threshold"] < 20:
+        raise UnsupportedError(f"softplus with threshold {a['threshold']} is not supported")
     return L.Softplus(float(a["beta"]))
 
 
@@ -250,11 +252,23 @@ def _binary(kind: str) -> Callable:
 
 
 def _rsub(g: Graph, name: str, a: Args) -> Any:
-    return g.combine(name, "-", a.operand("other"), a.operand("self"))
+    x, alpha = a.operand("self"), a.get("alpha", 1)
+    if alpha != 1:
+        x = g.combine(f"{name}.alpha", "*", x, float(alpha))
+    return g.combine(name, "-", a.operand("other"), x)
 
 
 def _merge(kind: type) -> Callable:
     return lambda g, name, a: g.several(name, kind, [a.operand("self"), a.operand("other")])
+
+
+def _of_two(kind: type) -> Callable:
+    def build(g: Graph, name: str, a: Args) -> Value:
+        if "other" not in a.args:
+            raise UnsupportedError(f"{name}: {kind.__name__.lower()} with indices is not supported; amax is")
+        return _merge(kind)(g, name, a)
+
+    return build
 
 
 def _addmm(g: Graph, name: str, a: Args) -> Value:
@@ -307,7 +321,7 @@ def _transpose(g: Graph, name: str, a: Args) -> Value:
 def _slice(g: Graph, name: str, a: Args) -> Value:
     x, dim = a["self"], a["dim"] % (len(a["self"].shape) + 1)
     if dim == 0:
-        if (a["start"] or 0, a["step"]) == (0, 1) and (a["end"] is None or a["end"] >= a.batch):
+        if (a["start"] or 0, a["step"]) == (0, 1) and (a["end"] is None or a["end"] >= 2**31):
             return x
         raise UnsupportedError(f"{name}: a slice of the batch is not supported")
     return g.part(name, x, dim - 1, a["start"], a["end"], a["step"])
@@ -377,6 +391,13 @@ def _channel_shuffle(g: Graph, name: str, a: Args) -> Value:
     return g.reshape(name, moved, x.shape)
 
 
+def _cast(g: Graph, name: str, a: Args) -> Value:
+    dtype = a.get("dtype")
+    if dtype is not None and not dtype.is_floating_point:
+        raise UnsupportedError(f"{name}: a cast to {dtype} is not supported")
+    return _same(g, name, a)
+
+
 def _same(g: Graph, name: str, a: Args) -> Value:
     if a.get("train") or a.get("training"):
         raise UnsupportedError(f"{name}: dropout in training mode (functional, training=True?)")
@@ -406,7 +427,15 @@ OPERATIONS: dict[str, Callable[[Graph, str, Args], Any]] = {
     **dict.fromkeys(("avg_pool1d", "avg_pool2d"), _avg_pool),
     **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d"), _adaptive(False)),
     **dict.fromkeys(("adaptive_max_pool1d", "adaptive_max_pool2d"), _adaptive(True)),
-    **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d"), _upsample),
+    **dict.fromkeys(
+        (
+            "upsample_nearest1d",
+            "upsample_nearest2d",
+            "_upsample_nearest_exact1d",
+            "_upsample_nearest_exact2d",
+        ),
+        _upsample,
+    ),
     "relu": _activation(lambda a: L.ReLU()),
     "relu6": _activation(lambda a: L.ReLU(6.0)),
     "hardtanh": _activation(lambda a: _clip(a["min_val"], a["max_val"])),
@@ -435,6 +464,8 @@ OPERATIONS: dict[str, Callable[[Graph, str, Args], Any]] = {
     "neg": lambda g, name, a: g.affine(name, a["self"], -1.0, 0.0),
     "maximum": _merge(L.Maximum),
     "minimum": _merge(L.Minimum),
+    "max": _of_two(L.Maximum),
+    "min": _of_two(L.Minimum),
     "mean": _reduce(L.GlobalAveragePool),
     "sum": _reduce(L.GlobalSumPool),
     "amax": _reduce(L.GlobalMaxPool),
@@ -462,6 +493,7 @@ OPERATIONS: dict[str, Callable[[Graph, str, Args], Any]] = {
     "cat": _cat,
     "stack": _stack,
     "pixel_shuffle": _pixel_shuffle,
+    **dict.fromkeys(("to", "_to_copy"), _cast),
     "channel_shuffle": _channel_shuffle,
     **dict.fromkeys(
         (
@@ -473,8 +505,6 @@ OPERATIONS: dict[str, Callable[[Graph, str, Args], Any]] = {
             "clone",
             "alias",
             "detach",
-            "to",
-            "_to_copy",
             "lift_fresh_copy",
             "type_as",
             "identity",
