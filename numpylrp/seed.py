@@ -163,7 +163,10 @@ def start(seed: Any, output: np.ndarray, target: np.ndarray) -> np.ndarray:
         if seed not in SEEDS:
             raise LRPError(f"there is no seed {seed!r}; there are {', '.join(SEEDS)}")
         seed = SEEDS[seed]
-    R = seed(output, target) if callable(seed) else seed
+    if callable(seed):  # a single number a sample is a single class
+        R = seed(output, target) if output.ndim > 1 else seed(output[:, None], target)[:, 0]
+    else:
+        R = seed
     R = np.asarray(R)
     if R.dtype.kind not in "fiub":
         raise LRPError("a seed is to be an array of numbers")

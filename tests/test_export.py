@@ -186,6 +186,65 @@ def test_a_network_that_computes_something_else_is_refused(exporter, monkeypatch
         exporter.convert(module, x)
 
 
+def test_an_example_of_zeros_does_not_hide_what_differs(exporter, torch):
+    """The check is done on random samples too."""
+    F = torch.nn.functional
+
+    class Aliased(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 3, bias=False)
+
+        def forward(self, x):
+            y = self.conv(x)
+            flat = y.flatten(1)
+            F.relu(y, inplace=True)
+            return flat
+
+    with pytest.raises(LRPError, match="would not compute what the module computes"):
+        exporter.convert(Aliased(), torch.zeros(1, 3, 5, 5))
+    with pytest.raises(UnsupportedError, match="softplus with threshold"):
+        exporter.convert(torch.nn.Softplus(1, 0.5), torch.zeros(1, 3))
+
+
+def test_what_modules_do_in_passing(exporter, torch):
+    """Casts, several uses of an output, None among outputs, a single number a sample."""
+
+    class Odd(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = torch.nn.Linear(3, 1)
+
+        def forward(self, x):
+            y = self.fc(x.to(torch.float64).float().to(self.fc.weight.dtype))
+            return y, None, y, torch.rsub(x, x * x, alpha=3), torch.max(x, -x)
+
+    module, x = Odd(), torch.randn(4, 3, dtype=torch.float64)
+    network = exporter.convert(module, x[:1].float())
+    expected = [t.detach().numpy() for t in module.double()(x) if t is not None]
+    close(network.forward(x.numpy()), expected, 1e-6)
+
+    class Scalar(Odd):
+        def forward(self, x):
+            return self.fc(x).squeeze(1)
+
+    network = exporter.convert(Scalar(), x[:1].float())
+    e = explain(network, x.numpy(), composite="epsilon")
+    assert e.relevance.shape == (4, 3) and e.target.tolist() == [0] * 4
+    bias = network["fc"].bias[0]
+    assert_allclose(e.relevance.sum(1), network.forward(x.numpy()) - bias, rtol=1e-4, atol=1e-6)
+    with pytest.raises(UnsupportedError, match=r"cast to torch\.int64"):
+        exporter.convert(cast(torch)(), torch.randn(1, 3))
+
+
+def cast(torch):
+    class Cast(torch.nn.Module):
+        def forward(self, x):
+            return x.to(torch.int64).float() + x
+
+    return Cast
+
+
 def test_bad_examples_are_refused(exporter):
     module, (x,) = make.made("plain", 0)
     for bad in (x.numpy(), x[:0], ()):
@@ -240,6 +299,49 @@ def test_onnx_files_from_strangers_do_no_harm(from_onnx):
     tensor.external_data.add(key="location", value="../secrets")
     with pytest.raises(FileError, match="'c' is kept in another file"):
         from_onnx.convert(away)
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes", "says"),
+    [
+        ("PRelu", {"slope": np.float32([0.1, 0.5, 2.0])}, {}, None),  # lined up from the last axis
+        ("PRelu", {"slope": np.float32([0.1, 0.5, 2.0]).reshape(1, 3, 1, 1)}, {}, None),
+        (
+            "Resize",
+            {"": None, "s": np.float32([1, 1, 2, 3])},
+            {"nearest_mode": "floor"},
+            "does more than repeat",
+        ),
+        (
+            "Resize",
+            {"": None, "s": np.float32([1, 1, 2, 3])},
+            {"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"},
+            None,
+        ),
+        ("Resize", {"": None, "s": np.float32([3, 2])}, {"axes": [3, 2]}, None),
+        ("Selu", {}, {"alpha": 1.2, "gamma": 0.7}, "Selu with alpha 1.2"),
+        ("Cast", {}, {"to": 7}, "cast to another type"),
+        ("Dropout", {"ratio": np.float32(0.5), "training": np.array(True)}, {}, "training mode"),
+        ("ReduceMax", {"axes": np.zeros(0, np.int64)}, {}, "would mix samples"),
+        ("ReduceSum", {"axes": np.zeros(0, np.int64)}, {"noop_with_empty_axes": 1}, None),
+    ],
+)
+def test_onnx_options_that_are_easily_overlooked(from_onnx, op, inputs, attributes, says):
+    from onnx import TensorProto, helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    node = helper.make_node(op, ["x", *inputs], ["y"], name="it", **attributes)
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 3, 3])]
+    ends.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, None))
+    held = [numpy_helper.from_array(a, k) for k, a in inputs.items() if k]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    if says:
+        with pytest.raises(UnsupportedError, match=says):
+            from_onnx.convert(model)
+        return
+    x = np.random.default_rng(0).standard_normal((2, 3, 3, 3)).astype(np.float32)
+    close(from_onnx.convert(model).forward(x), ReferenceEvaluator(model).run(None, {"x": x}), 1e-6)
 
 
 def test_onnx_on_the_command_line(from_onnx, tmp_path, capsys):

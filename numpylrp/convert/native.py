@@ -126,13 +126,14 @@ def load(path: str | os.PathLike, dtype: Any = np.float64) -> Network:
         version = _attribute(file, "version", path)
         if not isinstance(version, (int, np.integer)) or version > VERSION or version < 1:
             raise FileError(f"{path} has schema version {version}; this numpylrp reads up to {VERSION}")
-        if "layers" not in file or "inputs" not in file:
-            raise FileError(f"{path}: the group 'layers' or 'inputs' is missing")
-        inputs = {name: tuple(_json(group, "shape", path)) for name, group in file["inputs"].items()}
+        for name in ("layers", "inputs"):
+            if not isinstance(file.get(name), h5py.Group):
+                raise FileError(f"{path}: the group 'layers' or 'inputs' is missing")
+        inputs = {name: tuple(_json(group, "shape", path, list)) for name, group in file["inputs"].items()}
         layers: dict[str, Layer] = {}
         entries = []
         for key, group in file["layers"].items():
-            name, reads = _attribute(group, "name", path), _json(group, "inputs", path)
+            name, reads = _attribute(group, "name", path), _json(group, "inputs", path, list)
             same = _attribute(group, "same_as", path, None)
             if same is None:
                 layers[key] = _layer(group, name, path)
@@ -143,8 +144,14 @@ def load(path: str | os.PathLike, dtype: Any = np.float64) -> Network:
                     f"{path}: layer {name!r} is the same as {same!r}, which does not come before it"
                 )
             entries.append((name, layers[key], reads))
-        outputs = _json(file, "outputs", path)
-        metadata = _json(file, "metadata", path)
+        outputs = _json(file, "outputs", path, list)
+        metadata = _json(file, "metadata", path, dict)
+        names = metadata.get("class_names")
+        if names is not None and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+            raise FileError(f"{path}: class_names is to be a list of texts")
+        bounds = metadata.get("input_range")
+        if bounds is not None and not (isinstance(bounds, list) and len(bounds) == 2):
+            raise FileError(f"{path}: input_range is to be a list of two")
     try:
         network = Network(entries, inputs, outputs, metadata)
     except LRPError as error:
@@ -154,11 +161,11 @@ def load(path: str | os.PathLike, dtype: Any = np.float64) -> Network:
 
 def _layer(group: h5py.Group, name: str, path: Any) -> Layer:
     kind = _attribute(group, "kind", path)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise UnsupportedError(
             f"{path}: layer {name!r} is of the unknown kind {kind!r}; there are {', '.join(KINDS)}"
         )
-    options = _json(group, "options", path)
+    options = _json(group, "options", path, dict)
     arrays = {
         key: stored_array(data, f"{path}: {data.name} of layer {name!r}") for key, data in group.items()
     }
@@ -197,9 +204,12 @@ def _attribute(group: h5py.Group, name: str, path: Any, default: Any = _NEEDED) 
     return group.attrs[name]
 
 
-def _json(group: h5py.Group, name: str, path: Any) -> Any:
+def _json(group: h5py.Group, name: str, path: Any, kind: type) -> Any:
     text = _attribute(group, name, path)
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (TypeError, ValueError):
         raise FileError(f"{path}: attribute {name!r} of {group.name} is not JSON") from None
+    if not isinstance(value, kind):
+        raise FileError(f"{path}: attribute {name!r} of {group.name} is to be a JSON {kind.__name__}")
+    return value

@@ -236,12 +236,19 @@ def _constant(call: Call, node: onnx.NodeProto, values: dict[str, Any]) -> Any:
 
 def _check(network: Network, model: onnx.ModelProto, x: np.ndarray) -> None:
     """Our output is the reference evaluator's, sample by sample: many models have a batch of 1."""
-    (name,) = [i.name for i in model.graph.input if i.name not in {t.name for t in model.graph.initializer}]
+    held = {t.name for t in model.graph.initializer}
+    given = [i for i in model.graph.input if i.name not in held]
+    if len(given) != 1:
+        raise LRPError("example_input is for models with one input")
     evaluator = ReferenceEvaluator(model)
-    for sample in x.astype(np.float32):
-        theirs = evaluator.run(None, {name: sample[None]})
-        ours = network.forward(sample[None])
-        for a, b in zip(list(ours.values()) if isinstance(ours, dict) else [ours], theirs):
+    kind = onnx.helper.tensor_dtype_to_np_dtype(given[0].type.tensor_type.elem_type)
+    for sample in x.astype(kind):
+        theirs = evaluator.run(None, {given[0].name: sample[None]})
+        ours = network.forward(sample[None].astype(np.float64))
+        ours = list(ours.values()) if isinstance(ours, dict) else [ours]
+        if len(ours) != len(theirs):
+            raise LRPError(f"the network has {len(ours)} outputs where the model has {len(theirs)}")
+        for a, b in zip(ours, theirs):
             size = max(float(abs(b).max()), 1e-30)
             if a.shape != b.shape or not abs(a - b).max() <= 1e-5 * size:
                 raise LRPError(

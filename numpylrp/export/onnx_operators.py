@@ -218,8 +218,21 @@ def _clip(g: Graph, name: str, a: Call) -> Value:
 
 
 def _prelu(g: Graph, name: str, a: Call) -> Value:
-    slope = a.array(1)
-    return g.add(name, L.PReLU(slope.reshape(()) if slope.size == 1 else slope), a.value())
+    x, slope = a.value(), a.array(1)
+    if slope.ndim == len(x.shape) + 1 and len(slope) == 1:
+        slope = slope[0]
+    if slope.size == 1:
+        slope = slope.reshape(())
+    elif len(x.shape) > 1:  # ONNX lines axes up from the last, our single axis is the channels
+        slope = slope.reshape((1,) * (len(x.shape) - slope.ndim) + slope.shape)
+    return g.add(name, L.PReLU(slope), x)
+
+
+def _selu(a: Call) -> L.Layer:
+    given = a.get("alpha", 1.6732632), a.get("gamma", 1.0507010)
+    if not np.allclose(given, (1.6732632, 1.0507010), rtol=1e-5):
+        raise UnsupportedError(f"{a.name}: Selu with alpha {given[0]:g}, gamma {given[1]:g} is not supported")
+    return L.SELU()
 
 
 def _softmax(kind: type) -> Callable:
@@ -266,7 +279,9 @@ def _max(largest: bool) -> Callable:
 def _reduce(kind: type) -> Callable:
     def build(g: Graph, name: str, a: Call) -> Value:
         axes = a.given("axes", 1)
-        if axes is None:
+        if not axes and a.get("noop_with_empty_axes", 0):
+            return a.value()
+        if not axes:
             raise UnsupportedError(f"{name}: a reduction over all axes would mix samples")
         return g.reduced(name, kind, a.value(), axes, bool(a.get("keepdims", 1)))
 
@@ -274,7 +289,7 @@ def _reduce(kind: type) -> Callable:
 
 
 def _flatten(g: Graph, name: str, a: Call) -> Value:
-    if a.get("axis", 1) != 1:
+    if a.get("axis", 1) not in (1, -len(a.value().shape)):
         raise UnsupportedError(f"{name}: Flatten with axis {a.get('axis')} would mix samples")
     return g.reshape(name, a.value(), (-1,))
 
@@ -358,11 +373,52 @@ def _resize(g: Graph, name: str, a: Call) -> Value:
     x = a.value()
     if a.get("mode", "nearest") != "nearest":
         raise UnsupportedError(f"{name}: interpolation {a.get('mode')!r} is not supported, only nearest")
+    if a.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise UnsupportedError(f"{name}: keep_aspect_ratio_policy is not supported")
     n = 2 if a.node.op_type == "Resize" and a.opset >= 11 else 1
-    factors = a.given("scales", n) or [s / m for s, m in zip(a.given("sizes", 3), (1, *x.shape))]
-    if factors[0] != 1 or factors[1] != 1:
-        raise UnsupportedError(f"{name}: resizing other than spatial axes is not supported")
+    rank = len(x.shape) + 1
+    axes = [axis % rank for axis in a.get("axes", range(rank))]
+    factors, scales = [1.0] * rank, a.given("scales", n)
+    given = scales or a.given("sizes", 3)
+    for axis, value in zip(axes, given):
+        if axis > 0:
+            factors[axis] = value if scales else value / x.shape[axis - 1]
+        elif scales and value != 1:
+            raise UnsupportedError(f"{name}: resizing of the batch is not supported")
+    if factors[1] != 1:
+        raise UnsupportedError(f"{name}: resizing of channels is not supported")
+    modern = a.node.op_type == "Resize" and a.opset >= 11
+    coordinates = a.get("coordinate_transformation_mode", "half_pixel") if modern else "asymmetric"
+    rounding = a.get("nearest_mode", "round_prefer_floor") if modern else "floor"
+    for size, factor in zip(x.shape[1:], factors[2:]):
+        if factor == round(factor) and not _repeats(size, int(factor), coordinates, rounding):
+            raise UnsupportedError(
+                f"{name}: nearest with {coordinates!r} and {rounding!r} does more than repeat values"
+            )
     return g.upsampled(name, x, factors[2:])
+
+
+def _repeats(size: int, factor: int, coordinates: str, rounding: str) -> bool:
+    """Whether output i takes input ``i // factor``, by ONNX' formulas for Resize."""
+    i = np.arange(size * factor)
+    places = {
+        "half_pixel": (i + 0.5) / factor - 0.5,
+        "half_pixel_symmetric": (i + 0.5) / factor - 0.5,
+        "pytorch_half_pixel": (i + 0.5) / factor - 0.5 if size * factor > 1 else 0.0 * i,
+        "asymmetric": i / factor,
+        "align_corners": i * (size - 1) / max(size * factor - 1, 1),
+        "tf_half_pixel_for_nn": (i + 0.5) / factor,
+    }
+    roundings = {
+        "round_prefer_floor": lambda v: np.ceil(v - 0.5),
+        "round_prefer_ceil": lambda v: np.floor(v + 0.5),
+        "floor": np.floor,
+        "ceil": np.ceil,
+    }
+    if coordinates not in places or rounding not in roundings:
+        return False
+    taken = roundings[rounding](places[coordinates]).clip(0, size - 1)
+    return bool((taken == i // factor).all())
 
 
 def _depth_to_space(g: Graph, name: str, a: Call) -> Value:
@@ -375,7 +431,15 @@ def _depth_to_space(g: Graph, name: str, a: Call) -> Value:
     return g.reshape(name, x, (c // b**2, h * b, w * b))
 
 
+def _cast(g: Graph, name: str, a: Call) -> Any:
+    if a.get("to") not in (1, 10, 11, 16):
+        raise UnsupportedError(f"{name}: a cast to another type than floating point is not supported")
+    return a.value()
+
+
 def _same(g: Graph, name: str, a: Call) -> Any:
+    if a.has(2) and np.any(a.array(2)):
+        raise UnsupportedError(f"{name}: dropout in training mode is not supported")
     return [a.value(), None][: len(a.node.output)]
 
 
@@ -401,7 +465,7 @@ OPERATIONS: dict[str, Callable[[Graph, str, Call], Any]] = {
     "ThresholdedRelu": _activation(lambda a: L.ReLU(threshold=a.get("alpha", 1.0))),
     "PRelu": _prelu,
     "Elu": _activation(lambda a: L.ELU(a.get("alpha", 1.0))),
-    "Selu": _activation(lambda a: L.SELU()),
+    "Selu": _activation(_selu),
     "Gelu": _activation(lambda a: L.GELU(a.get("approximate", "none") == "tanh")),
     "Sigmoid": _activation(lambda a: L.Sigmoid()),
     "Tanh": _activation(lambda a: L.Tanh()),
@@ -438,6 +502,7 @@ OPERATIONS: dict[str, Callable[[Graph, str, Call], Any]] = {
     "ReduceMax": _reduce(L.GlobalMaxPool),
     **dict.fromkeys(("Resize", "Upsample"), _resize),
     "DepthToSpace": _depth_to_space,
-    **dict.fromkeys(("Identity", "Dropout", "Cast"), _same),
+    **dict.fromkeys(("Identity", "Dropout"), _same),
+    "Cast": _cast,
 }
 """The operators of ONNX that are understood."""

@@ -105,31 +105,37 @@ def convert(
     given = tuple(torch.cat([x.detach().cpu()] * 2) if len(x) == 1 else x.detach().cpu() for x in given)
     tensors = (*copied.parameters(), *copied.buffers(), *given)
     dtype = np.float64 if any(t.dtype == torch.float64 for t in tensors) else np.float32
-    wide = copy.deepcopy(copied).double(), tuple(x.double() if x.is_floating_point() else x for x in given)
-    try:  # in float64, so that constants that the module works out are exact, and the check is sharp
-        program, (ran, given), tolerance = _exported(*wide), wide, 1e-10
-    except UnsupportedError:  # it makes tensors of float32 itself, or can't be followed at all
-        program, ran, tolerance = _exported(copied, given), copied, 1e-5
-    graph, outputs = _follow(program, len(given[0]))
     metadata: dict[str, Any] = {"source": f"PyTorch {torch.__version__}"}
     names = class_names if class_names is not None else _class_names(module)
     if names is not None:
         metadata["class_names"] = [str(name) for name in names]
-    network = graph.network(outputs, metadata, np.float64)
-    _check(network, given, _outputs(ran, given), tolerance)
-    others = _others(given)
-    try:
-        expected = _outputs(ran, others)
-    except Exception:  # the module takes no other batch size, or asks something of its input
-        expected = None
-    if expected is not None:
-        _check(network, others, expected, tolerance)
+    try:  # in float64, so that constants that the module works out are exact, and the check is sharp
+        wide = tuple(x.double() if x.is_floating_point() else x for x in given)
+        network = _checked(copy.deepcopy(copied).double(), wide, 1e-10, metadata)
+    except LRPError:  # it calculates in float32 somewhere, or can't be followed at all
+        if dtype == np.float64:
+            raise
+        network = _checked(copied, given, 1e-5, metadata)
     network = network.astype(dtype)
     if mean is not None or std is not None:
         network = _normalized(network, mean, std)
         input_range = (0.0, 1.0) if input_range is None else input_range
     if input_range is not None:
         network.metadata["input_range"] = [np.asarray(v, float).tolist() for v in input_range]
+    return network
+
+
+def _checked(module: torch.nn.Module, given: tuple, tolerance: float, metadata: dict) -> Network:
+    """The module's network, which computes the same on the example and on random samples like it."""
+    graph, outputs = _follow(_exported(module, given), len(given[0]))
+    network = graph.network(outputs, metadata, np.float64)
+    _check(network, given, _outputs(module, given), tolerance)
+    others = _others(given)
+    try:
+        expected = _outputs(module, others)
+    except Exception:  # the module takes no other batch size, or asks something of its input
+        return network
+    _check(network, others, expected, tolerance)
     return network
 
 
