@@ -403,6 +403,8 @@ def compare(args: argparse.Namespace) -> int:
     candidate = judge.read_candidate(args.candidate)
     kind = _kind_of(args.reference)
     if kind == "vectors":
+        if args.inputs or args.target:
+            raise LRPError("a file of vectors has its own inputs, rules and seed: --case chooses")
         given = vectors.read(args.reference)
         if args.case is not None and args.case not in given.cases:
             raise LRPError(f"there is no case {args.case!r}; there are {', '.join(given.cases)}")
@@ -419,8 +421,13 @@ def compare(args: argparse.Namespace) -> int:
                 normalization=case.normalization,
                 tolerance=args.tolerance,
             )
-        name, verdict = min(verdicts.items(), key=lambda item: item[1].distance)
+        ranked = sorted(verdicts, key=lambda name: verdicts[name].rank)
+        name, verdict = ranked[0], verdicts[ranked[0]]
         print(f"{given.name}, case {name}: {given.description}")
+        if args.case is None and len(ranked) > 1:
+            print(
+                f"(the case that fits best, of {len(ranked)}; the next is {ranked[1]}; --case NAME chooses)"
+            )
     elif kind == "model":
         if not args.inputs:
             raise LRPError(
@@ -429,7 +436,8 @@ def compare(args: argparse.Namespace) -> int:
         network = load(args.reference)
         data = samples(args.inputs, network, args.dataset, args.labels, args.scale, args.resize)
         data.first = args.first
-        candidate = {next(iter(network.inputs)) if k == "attribution" else k: v for k, v in candidate.items()}
+        if set(candidate) == {"input"}:
+            candidate = {next(iter(network.inputs)): candidate["input"]}
         _, rules = prepared(network, args.composite, args.normalization, **_options(args))
         target = _target(args, data.labels)
         verdict = judge.judge(
@@ -450,6 +458,8 @@ def compare(args: argparse.Namespace) -> int:
 
 def _kind_of(path: str) -> str:
     """Whether a reference is a file of vectors, a model, or relevance."""
+    if not Path(path).is_file():
+        raise FileError(f"{path} does not exist")
     if Path(path).suffix == ".npz":
         return "relevance"
     if h5py.is_hdf5(path):
@@ -496,6 +506,8 @@ def conformance(args: argparse.Namespace) -> None:
     """Print the conformance table."""
     from .validate import conformance as peers
 
+    if args.readme:
+        write_between(peers.MARKS, None, args.readme)  # are the marks there?
     text = peers.table(peers.outcomes())
     print(text)
     if args.readme:

@@ -121,12 +121,14 @@ def read_json(path: str | os.PathLike) -> dict:
     return value
 
 
-def write_between(marks: tuple[str, str], text: str, path: str | os.PathLike) -> None:
-    """Put text between two marks of a file, in place of what stands there."""
+def write_between(marks: tuple[str, str], text: str | None, path: str | os.PathLike) -> None:
+    """Put text between two marks of a file, in place of what stands there; None only looks for the marks."""
     path = Path(path)
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     if marks[0] not in old or marks[1] not in old:
         raise FileError(f"{path} has not the marks {marks[0]} and {marks[1]}")
+    if text is None:
+        return
     before, rest = old.split(marks[0])
     _, after = rest.split(marks[1])
     with whole(path) as beside:

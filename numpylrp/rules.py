@@ -174,8 +174,8 @@ class Rule:
         def text(value: Any) -> str:
             if isinstance(value, np.ndarray) and value.ndim:
                 return f"<{'x'.join(map(str, value.shape))}>"
-            if isinstance(value, tuple) and len(value) > 4:
-                return f"<{len(value)}>"
+            if isinstance(value, tuple):
+                return f"<{len(value)}>" if len(value) > 4 else f"({', '.join(map(text, value))})"
             return f"{value:g}" if isinstance(value, (float, np.ndarray)) else f"{value}"
 
         parts = [text(getattr(self, name)) for name in self.shown]

@@ -87,7 +87,7 @@ class _World:
                 if node not in found:
                     found.append(node)
                     names += [] if node.name in given else [node.name]
-        return found
+        return [node for node in self.network.nodes if node in found]
 
 
 def _nothing(layer: Any, rule: Rule | None) -> None:
@@ -166,6 +166,13 @@ class Verdict:
         return max(known, default=np.inf)
 
     @property
+    def rank(self) -> tuple:
+        """How well the candidate fits what was asked for: the smallest of several verdicts fits best."""
+        known = sum(row.agrees or bool(row.fits) or "right" in row.text for row in self.rows)
+        agrees = sum(row.agrees for row in self.rows)
+        return not self.agrees, -known, -agrees, self.distance
+
+    @property
     def first(self) -> Row | None:
         """The first value, walking backward, where candidate and definition part."""
         parted = [row for row in self.rows if not row.agrees]
@@ -181,6 +188,8 @@ class Verdict:
             return f"all {len(self.rows)} values agree" if many else f"{self.rows[0].name!r} agrees"
         if row is None:
             return "nothing was compared"
+        if not row.kind:  # relevance compared with relevance: no layers are known
+            return f"{row.name!r} {row.text}"
         who = _names(row.layers) or "the seed"
         if len(row.layers) == 1:
             who += f" ({row.rule})"
@@ -314,6 +323,14 @@ def _composite(rules: Any) -> Any:
     return Composite([(named(name), rule) for name, rule in rules.items()])
 
 
+def _tolerance(given: float | None, array: np.ndarray) -> float:
+    if given is None:
+        return TOLERANCE.get(array.dtype.name, 1e-9)
+    if not 0 <= given < np.inf:
+        raise LRPError(f"tolerance is to be a number of at least 0, not {given}")
+    return given
+
+
 def _usable(
     candidate: Mapping[str, Any], base: _World, network: Network, tolerance: float | None
 ) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, float]]:
@@ -330,13 +347,13 @@ def _usable(
             array = np.asarray(value)
             if array.dtype.kind not in "fiub":
                 raise TypeError
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):  # of tensors that want to be detached first
             problems[name] = f"not an array of real numbers ({getattr(value, 'dtype', type(value).__name__)})"
             continue
         want = base.values[name].shape
         if array.shape == want[1:] and want[0] == 1:
             array = array[None]
-        tolerances[name] = tolerance or TOLERANCE.get(str(array.dtype), 1e-9)
+        tolerances[name] = _tolerance(tolerance, array)
         array = array.astype(np.float64)
         if array.shape != want:
             problems[name] = f"shape {array.shape}, expected {want}"
@@ -399,7 +416,7 @@ class _Judge:
         row.agrees = bool(good.all()) and row.maximum <= self.tolerances[name]
         if not good.all():
             rest = "agrees" if row.maximum <= self.tolerances[name] else "differs"
-            row.text = f"is NaN or infinite {self.where(name, ~good)}; the rest {rest}"
+            row.text = f"is NaN or infinite{self.where(name, ~good, ' ')}; the rest {rest}"
         return row
 
     def explain(self, rows: list[Row]) -> None:
@@ -492,9 +509,14 @@ class _Judge:
         fits = [
             (mask.sum(), text)
             for text, mask in self.places(name)
-            if mask.shape == wrong.shape and not mask.all() and not (wrong & ~mask).any()
+            if mask.shape == wrong.shape and not (wrong & ~mask).any() and _no_accident(wrong, mask)
         ]
-        return f"{before}{min(fits)[1]}" if fits else ""
+        if fits:
+            return f"{before}{min(fits)[1]}"
+        places = np.argwhere(wrong)
+        if 0 < len(places) <= 3 and wrong.mean() < 0.2:
+            return f"{before}at {', '.join(str(tuple(p.tolist())) for p in places)}"
+        return ""
 
     def places(self, name: str) -> Iterator[tuple[str, np.ndarray]]:
         x = self.base.values[name]
@@ -526,6 +548,11 @@ class _Judge:
 
         if alike(-ours):
             return "has the wrong sign"
+        if 1 < len(ours) <= 64:
+            apart = [[_distance(t, o) for o in ours] for t in theirs]
+            order = np.argmin(apart, axis=1)
+            if sorted(order) == list(range(len(ours))) and alike(ours[order]):
+                return f"is right, but its samples are in another order: {order.tolist()}"
         axes = tuple(range(1, ours.ndim))
         k = (theirs * ours).sum(axes, keepdims=True) / np.maximum(
             np.square(ours).sum(axes, keepdims=True), 1e-300
@@ -541,9 +568,9 @@ class _Judge:
         wrong = abs(theirs - ours) > tolerance * _size(ours)
         for node in self.base.network.readers(name):
             border = _border(node.layer, self.base.values[name])
-            if border is not None and not border.all() and not (wrong & ~border).any():
-                where = f"within reach of the padding of {node.name}"
-                return f"differs only at the border, {where}; it {self.differs(name)}"
+            if border is not None and not (wrong & ~border).any() and _no_accident(wrong, border):
+                part = f"{100 * wrong.mean():.3g} % of its values"
+                return f"differs only at the border, within reach of the padding of {node.name}, on {part}"
         return ""
 
     def factor(self, k: np.ndarray, ours: np.ndarray) -> str:
@@ -558,9 +585,16 @@ class _Judge:
             "1 / the sum of the sample": 1 / np.where(flat.sum(1), flat.sum(1), np.nan),
         }
         why = next((f", {text}" for text, v in known.items() if np.allclose(k, v)), "")
+        if not k.any():
+            return "is 0 everywhere"
         if np.allclose(k, k[0], rtol=1e-6):
             return f"is {k[0]:.6g} times the definition's{why}"
         return f"is the definition's times a factor of each sample ({k.min():.8g} .. {k.max():.8g}){why}"
+
+
+def _no_accident(wrong: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether that many wrong values would hardly all lie in so large a part by chance."""
+    return bool(wrong.any()) and float(mask.mean()) ** int(wrong.sum()) < 0.1
 
 
 def _size(ours: np.ndarray) -> float:
@@ -648,7 +682,11 @@ def compare(
         if name not in candidate:
             continue
         ours, theirs = (np.asarray(v) for v in (value, candidate[name]))
-        allowed = TOLERANCE.get(theirs.dtype.name, 1e-9) if tolerance is None else tolerance
+        if ours.dtype.kind not in "fiub" or theirs.dtype.kind not in "fiub":
+            raise LRPError(f"{name!r} is to be an array of real numbers in both")
+        if not np.isfinite(ours).all():
+            raise LRPError(f"the reference has values that are NaN or infinite in {name!r}")
+        allowed = _tolerance(tolerance, theirs)
         ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
         row = Row(name, "", (), "")
         rows.append(row)
@@ -714,12 +752,16 @@ def read_candidate(path: str | os.PathLike) -> dict[str, np.ndarray]:
         A file that is missing, damaged, or holds no arrays.
     """
     path = Path(path)
+    if path.suffix == ".npy":
+        raise FileError(
+            f"{path} holds one array without a name: give .npz or .h5, with arrays named as the layers"
+        )
     if path.suffix != ".npz":
         with opened(path) as file:
             found: dict[str, np.ndarray] = {}
 
             def keep(name: str, item: Any) -> None:
-                if isinstance(item, h5py.Dataset):
+                if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu":
                     found[name] = stored_array(item, f"{path}: {name}")
 
             file.visititems(keep)
@@ -730,9 +772,11 @@ def read_candidate(path: str | os.PathLike) -> dict[str, np.ndarray]:
             with np.load(path, allow_pickle=False) as file:
                 found = dict(file)
         except (OSError, ValueError, EOFError, KeyError) as error:
-            raise FileError(f"{path} can't be read as .npz ({error})") from None
+            raise FileError(f"{path} can't be read as .npz ({type(error).__name__})") from None
         except Exception as error:  # a damaged zip has errors of its own
             raise FileError(f"{path} is damaged ({error})") from None
     if not found:
         raise FileError(f"{path} holds no arrays")
+    if "attribution" in found:  # what `numpylrp explain` writes
+        return {"input": found["attribution"]}
     return found

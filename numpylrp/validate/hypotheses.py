@@ -200,6 +200,10 @@ BUGS: tuple[Hypothesis, ...] = (
     Hypothesis("gamma on weights only, bias as it is", _of_kind(Gamma, _gamma_weights(False))),
     Hypothesis("gamma on weights only", _of_kind(Gamma, _gamma_weights(True))),
     Hypothesis(
+        "gamma's bias as it is, not favoured",
+        _of_kind(Gamma, lambda rule: v.GammaBias(rule.gamma, rule.epsilon)),
+    ),
+    Hypothesis(
         "gamma's positive form also where z < 0",
         _of_kind(Gamma, lambda rule: v.GammaPositive(rule.gamma, rule.epsilon)),
     ),
@@ -253,6 +257,15 @@ LIBRARIES: tuple[Hypothesis, ...] = tuple(
 OTHER_RULES: tuple[Hypothesis, ...] = tuple(
     Hypothesis(f"{rule} instead", _instead(rule))
     for rule in (LRP0(), Epsilon(), ZPlus(), AlphaBeta(), Gamma(), WSquare(), Flat())
+) + tuple(
+    Hypothesis(
+        f"{rule} in place of another {type(rule).__name__}", _of_kind(type(rule), lambda own, rule=rule: rule)
+    )
+    for rule in (
+        *map(Epsilon, (1e-9, 1e-7, 1e-6, 1e-4, 1e-3, 0.01, 0.1, 0.25, 0.5, 1.0)),
+        *map(Gamma, (0.1, 0.25, 0.5, 1.0, 4.0)),
+        *(AlphaBeta(1 + beta, beta) for beta in (0.5, 1.0, 2.0)),
+    )
 )
 """Another rule than the one asked for."""
 

@@ -230,6 +230,17 @@ class GammaOpen(Gamma):
 
 
 @dataclass(frozen=True, repr=False)
+class GammaBias(Gamma):
+    """Gamma with the bias as it is: ``(z_ij + gamma z_ij+) / (sum_i ... + b_j) R_j`` where z_j >= 0."""
+
+    def shares(self, layer, R, x, y):
+        _, bias = layer.parameters(x.shape[1:])
+        for share in super().shares(layer, R, x, y):
+            first, *others = share.parts
+            yield share._replace(parts=[first._replace(bias=bias), *others])
+
+
+@dataclass(frozen=True, repr=False)
 class GammaPositive(Gamma):
     """The gamma rule with the positive form for every z: ``(z_ij + gamma z_ij+) / (sum_i ... ) R_j``."""
 
