@@ -67,8 +67,11 @@ class Row:
         ("+"), or inhibits ("-").
     flipped : array
         Absolute relevance of outputs whose inputs got relevance of the other sign.
+    taken : dict of array
+        Unit by unit, in absolute values: what bias and epsilon absorb of the outputs' relevance
+        ("bias", "epsilon"), and what the bias adds to it ("bias adds"). They don't cancel within a sample.
     spots : dict
-        The worst unit: "explodes" and "flips", each (sample, unit, received, sent).
+        The worst unit: "explodes" and "flips", each (sample, unit, received, sent, what the bias took).
     """
 
     name: str
@@ -84,6 +87,7 @@ class Row:
     onto_zeros: np.ndarray
     lone: dict[str, np.ndarray] = field(default_factory=dict)
     flipped: np.ndarray | None = None
+    taken: dict[str, np.ndarray] = field(default_factory=dict)
     spots: dict[str, tuple] = field(default_factory=dict)
 
     @property
@@ -105,12 +109,15 @@ class Audit:
     inputs : dict of (N,) array
         What arrived at each input.
     explanation : Explanation or None
+    note : str
+        What is to be known of the heatmap beside the numbers.
     """
 
     rows: dict[str, Row]
     seed: np.ndarray
     inputs: dict[str, np.ndarray]
     explanation: Explanation | None = None
+    note: str = ""
 
     def total(self, share: str) -> np.ndarray:
         """One of the `SHARES` over all layers, for each sample."""
@@ -146,6 +153,7 @@ class Audit:
         n = len(self.seed)
         head = f"{n} sample{'s' * (n > 1)}{'; mean over samples' * (n > 1)}"
         causes = self.causes() or ["Nothing to point out: relevance is conserved."]
+        causes = [*causes, self.note] if self.note else causes
         return "\n".join([head, self.table(), "", *causes])
 
     __repr__ = __str__
@@ -207,7 +215,11 @@ def audit(network: Network, x: Any, target: Any = None, **options: Any) -> Audit
     watched = _Watch()
     explanation = explain(network, x, target, watch=watched, **options)
     sums = {name: step.sent for name, step in explanation.steps.items() if step.kind == "Input"}
-    return Audit(watched.rows, explanation.seed.reshape(len(explanation.seed), -1).sum(1), sums, explanation)
+    note = ""
+    if str(options.get("seed", "")).startswith("clrp"):
+        note = "The heatmap is the positive part of what arrives at the pixels (for clrp2, less the dual's)."
+    seed = explanation.seed.reshape(len(explanation.seed), -1).sum(1)
+    return Audit(watched.rows, seed, sums, explanation, note)
 
 
 def joined(parts: Sequence[Audit]) -> Audit:
@@ -217,7 +229,7 @@ def joined(parts: Sequence[Audit]) -> Audit:
         for name, row in part.rows.items():
             rows[name] = _both(rows[name], row) if name in rows else row
     inputs = {name: np.concatenate([p.inputs[name] for p in parts]) for name in parts[0].inputs}
-    return Audit(rows, np.concatenate([p.seed for p in parts]), inputs)
+    return Audit(rows, np.concatenate([p.seed for p in parts]), inputs, note=parts[0].note)
 
 
 def _both(a: Row, b: Row) -> Row:
@@ -270,6 +282,7 @@ class _Watch:
             _account(row, rule, *layer.linearized(x, y), R)
         elif isinstance(layer, Threshold):
             row.shares["bias"] = row.received - row.sent
+            row.taken["bias"] = row.absolute_received - row.absolute_sent
         elif isinstance(layer, ZeroPadding):
             row.shares["padding"] = row.received - row.sent
         else:
@@ -291,7 +304,7 @@ def _account(row: Row, rule: Any, linear: Any, x: np.ndarray, y: np.ndarray, R: 
     origin = np.zeros_like(x[:1])
     allotted, sent, dead = np.zeros_like(R), np.zeros_like(R), np.zeros_like(R)
     live = np.zeros(R.shape, bool)
-    gross = np.zeros_like(R)
+    gross, by_bias, by_epsilon = np.zeros_like(R), np.zeros_like(R), np.zeros_like(R)
     explodes = (row.absolute_sent > EXPLODES * row.absolute_received).any()
     for share in rule.shares(linear, R, x, y):
         weights = [part.change(weight) for part in share.parts]
@@ -304,8 +317,8 @@ def _account(row: Row, rule: Any, linear: Any, x: np.ndarray, y: np.ndarray, R: 
         s = divide(share.R, np.broadcast_to(d, share.R.shape))
         allotted += share.R
         sent += (z - b) * s
-        row.shares["bias"] += _sums(b * s)
-        row.shares["epsilon"] += _sums((d - z) * s)
+        by_bias += b * s
+        by_epsilon += (d - z) * s
         none = (d == 0) & (share.R != 0)
         dead += np.where(none, share.R, 0)
         live |= (d != 0) & (share.R != 0)
@@ -316,21 +329,29 @@ def _account(row: Row, rule: Any, linear: Any, x: np.ndarray, y: np.ndarray, R: 
                 linear.linear(np.abs(part.x), np.abs(w), None) for part, w in zip(share.parts, weights)
             )
             gross += np.abs(absolute * s)
+    row.shares["bias"] += _sums(by_bias)
+    row.shares["epsilon"] += _sums(by_epsilon)
+    along = by_bias * np.sign(R)
+    row.taken = {
+        "bias": _sums(np.maximum(along, 0)),
+        "bias adds": _sums(np.maximum(-along, 0)),
+        "epsilon": _sums(np.abs(by_epsilon)),
+    }
     row.shares["dropped"] += _sums(np.where(live, 0, dead))
     row.shares["rule"] += _sums(np.where(live, dead, 0)) + _sums(R - allotted)
     turned = sent * R < 0
     row.flipped = _sums(np.abs(R) * turned)
     if turned.any():
-        row.spots["flips"] = _spot(np.where(turned, np.abs(sent), 0), R, sent)
+        row.spots["flips"] = _spot(np.where(turned, np.abs(sent), 0), R, sent, by_bias)
     if explodes and gross.any():
-        row.spots["explodes"] = _spot(gross, R, gross)
+        row.spots["explodes"] = _spot(gross, R, gross, by_bias)
 
 
-def _spot(size: np.ndarray, R: np.ndarray, sent: np.ndarray) -> tuple:
-    """The unit of largest `size`: (sample, unit, received, sent)."""
+def _spot(size: np.ndarray, R: np.ndarray, sent: np.ndarray, by_bias: np.ndarray) -> tuple:
+    """The unit of largest `size`: (sample, unit, received, sent, taken by the bias)."""
     sample, *unit = np.unravel_index(size.argmax(), size.shape)
     at = (sample, *unit)
-    return int(sample), tuple(int(n) for n in unit), float(R[at]), float(sent[at])
+    return int(sample), tuple(int(n) for n in unit), float(R[at]), float(sent[at]), float(by_bias[at])
 
 
 def _percent(part: float) -> str:
@@ -347,19 +368,21 @@ def _causes(row: Row) -> list[str]:
         return float(values.sum()) / received
 
     texts = []
-    bias = row.shares["bias"]
     who = "what is at its threshold, constant as a bias," if row.kind == "Threshold" else "the bias"
-    for verb, share in (("absorbs", part(np.maximum(bias, 0))), ("adds", part(np.maximum(-bias, 0)))):
-        if share >= NOTABLE:
+    for key, verb in (("bias", "absorbs"), ("bias adds", "adds")):
+        share = part(row.taken[key]) if key in row.taken else 0.0
+        if share >= NOTABLE and share < 100:
             texts.append(f"{who} {verb} {_percent(share)} of what it receives.")
-    epsilon = part(np.abs(row.shares["epsilon"]))
+        elif share >= 100:
+            texts.append(f"{who} {verb} {share:.3g} times what it receives.")
+    epsilon = part(row.taken["epsilon"]) if "epsilon" in row.taken else 0.0
     if epsilon >= NOTABLE:
         texts.append(f"epsilon absorbs {_percent(epsilon)} of what it receives.")
     dropped = part(np.abs(row.shares["dropped"]))
-    if dropped:
+    if dropped >= NOTABLE:
         texts.append(
-            f"{_percent(dropped)} of what it receives is dropped: it lies on outputs to which nothing "
-            "contributes by this rule."
+            f"{_percent(dropped)} of what it receives is dropped: it lies on outputs whose denominator is 0, "
+            "since nothing contributes by this rule, or all that does cancels."
         )
     padding = part(np.abs(row.shares["padding"]))
     if padding:
@@ -386,14 +409,17 @@ def _causes(row: Row) -> list[str]:
     if growth.max() > EXPLODES:
         text = f"relevance explodes, up to {growth.max():.3g} times in absolute value"
         if "explodes" in row.spots:
-            sample, unit, before, after = row.spots["explodes"]
+            sample, unit, before, after, _ = row.spots["explodes"]
             text += f"; most at unit {unit} of sample {sample}: {abs(before):.3g} becomes {after:.3g}"
-        texts.append(f"{text}. Contributions cancel, and their sum is small beside them.")
+        texts.append(f"{text}. What adds up to the denominator cancels: it is small beside its parts.")
     flipped = 0.0 if row.flipped is None else part(row.flipped)
     if flipped >= NOTABLE:
-        sample, unit, before, after = row.spots["flips"]
+        sample, unit, before, after, bias = row.spots["flips"]
+        why = "The bias outweighs the contributions." if abs(bias) >= abs(before) else ""
+        if not why and row.lone:
+            why = "What inhibits gets relevance of the other sign, and here little excites."
         texts.append(
             f"the sign turns for {_percent(flipped)} of what it receives; most at unit {unit} of sample "
-            f"{sample}: {before:.3g} becomes {after:.3g}. The bias outweighs the contributions."
+            f"{sample}: {before:.3g} becomes {after:.3g}. {why}".rstrip()
         )
     return [f"{row.name}: {text}" for text in texts]

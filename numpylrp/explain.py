@@ -357,6 +357,12 @@ class _Walk:
         relevance, steps = self.back(values, R)
         if self.seed == "clrp2" if isinstance(self.seed, str) else False:
             dual, _ = self.dual(values, R)
+            same = all(np.array_equal(relevance[name], dual[name]) for name in relevance)
+            if same and any(value.any() for value in relevance.values()):
+                raise LRPError(
+                    "clrp2 finds no difference between the target and its dual: the rule of the last layer "
+                    "looks at z_ij / z_j, which negated weights leave as it is; give it z+ or alpha-beta"
+                )
             relevance = {name: relevance[name] - dual[name] for name in relevance}
         if isinstance(self.seed, str) and self.seed.startswith("clrp"):
             relevance = {name: np.maximum(value, 0) for name, value in relevance.items()}

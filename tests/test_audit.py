@@ -14,6 +14,7 @@ from numpylrp import Network, explain, save
 from numpylrp.audit import SHARES, audit, joined
 from numpylrp.cli import main
 from numpylrp.composite import Composite
+from numpylrp.errors import LRPError
 from numpylrp.layers import (
     LRN,
     Add,
@@ -155,7 +156,7 @@ def test_the_shares_by_hand():
     # z = 3 - 5 = -2: what the inputs get has the other sign, 3 / -2 * 8
     row, causes = one(Dense([[1.0]], [-5.0]), [[3.0]], LRP0(), [[8.0]])
     assert shares(row) == {"bias": 20.0} and row.sent[0] == -12.0
-    assert row.spots["flips"] == (0, (0,), 8.0, -12.0)
+    assert row.spots["flips"] == (0, (0,), 8.0, -12.0, 20.0)
     assert any("the sign turns for 100 %" in c and "8 becomes -12" in c for c in causes)
     # z = 1 - 0.99 = 0.01: contributions of 100 R each way
     row, causes = one(Dense([[1.0, -1.0]]), [[1.0, 0.99]], LRP0(), [[1.0]])
@@ -164,6 +165,31 @@ def test_the_shares_by_hand():
     # half of a flat layer's inputs are 0
     _, causes = one(Dense([[1.0, 2.0]]), [[3.0, 0.0]], Flat(), [[8.0]])
     assert causes == ["layer: 50 % of what it sends goes to inputs that are 0: the rule looks at weights."]
+
+
+def test_words_follow_the_sign_of_relevance_and_do_not_cancel():
+    # z = -2 - 1 = -3, R = -3: a third is absorbed, though its sign is that of what was given
+    row, causes = one(Dense([[1.0, 1.0]], [-1.0]), [[-1.0, -1.0]], LRP0(), [[-3.0]])
+    assert shares(row) == {"bias": -1.0} and causes == ["layer: the bias absorbs 33 % of what it receives."]
+    # half of 3 and half of -3: nothing in the sum, but a half of what flows
+    row, causes = one(Dense(np.ones((2, 2)), [2.0, 2.0]), [[1.0, 1.0]], LRP0(), [[3.0, -3.0]])
+    assert not shares(row) and causes == ["layer: the bias absorbs 50 % of what it receives."]
+    # no bias, nothing excites unit 1: alpha-beta sends -beta R
+    _, causes = one(Dense([[1.0, 1.0], [-1.0, -1.0]]), [[1.0, 0.5]], AlphaBeta(2, 1), [[0.0, -1.5]])
+    assert not any("bias" in c for c in causes) and any("What inhibits" in c for c in causes)
+    # a bias may cancel a single contribution
+    _, causes = one(Dense([[1.0]], [-1.0 + 1e-4]), [[1.0]], LRP0(), [[1.0]])
+    assert any("absorbs" not in c and "adds 1e+04 times" in c for c in causes)
+
+
+def test_clrp_says_what_the_heatmap_is():
+    network = Network(
+        [("fc1", Dense([[1.0, -1.0], [0.5, 1.0]])), ("relu", ReLU()), ("fc2", Dense(np.eye(2)))], (2,)
+    )
+    account = audit(network, [[2.0, 1.0]], 0, seed="clrp1", composite="z-plus")
+    assert "positive part" in str(account)
+    with pytest.raises(LRPError, match="clrp2 finds no difference"):
+        explain(network, [[2.0, 1.0]], 0, seed="clrp2", composite="epsilon")
 
 
 def test_padding_holds_what_reaches_it():

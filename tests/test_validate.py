@@ -10,7 +10,7 @@ from networks import chain
 
 from numpylrp import explain, save
 from numpylrp.cli import main
-from numpylrp.errors import FileError
+from numpylrp.errors import FileError, LRPError
 from numpylrp.files import write_between
 from numpylrp.validate import conformance, vectors
 from numpylrp.validate.compare import compare
@@ -55,6 +55,38 @@ def test_compare_with_a_file_of_vectors(tmp_path, capsys):
     assert code == 1 and '"gamma on weights only, bias as it is"' in out
     code, _, err = call(capsys, "compare", path, tmp_path / "wrong.h5", "--case", "gama")
     assert code == 1 and "there is no case 'gama'; there are alpha2-beta1" in err
+
+
+def test_a_case_that_is_guessed_is_said_to_be(tmp_path, capsys):
+    given = vectors.read(VECTORS / "dense.h5")
+    layer, x, case = given.network["layer"], given.x["input"], given.cases["gamma"]
+    c = x[:, None, :] * layer.weight  # gamma without the bias, contributions right
+    side = np.where(given.y["layer"] >= 0, 1, -1)[:, :, None]
+    c = c + 0.25 * np.where(side * c > 0, c, 0)
+    np.savez(tmp_path / "a.npz", input=(c / c.sum(2, keepdims=True) * case.seed[:, :, None]).sum(1))
+    code, out, _ = call(capsys, "compare", VECTORS / "dense.h5", tmp_path / "a.npz")
+    assert code == 1 and "case gamma" in out and "the case that fits best, of 9" in out
+    assert "the bias dropped from the denominator" in out
+    code, _, err = call(capsys, "compare", VECTORS / "dense.h5", tmp_path / "a.npz", "--target", "1")
+    assert code == 1 and "--case chooses" in err
+    code, _, err = call(capsys, "compare", tmp_path / "nope.h5", tmp_path / "a.npz")
+    assert code == 1 and "nope.h5 does not exist" in err
+
+
+def test_small_differences_between_arrays_count_where_asked(tmp_path):
+    R = np.random.default_rng(0).standard_normal((2, 5))
+    assert compare({"a": R}, {"a": R * (1 + 1e-12)}).agrees
+    assert not compare({"a": R}, {"a": R * (1 + 1e-12)}, tolerance=0).agrees
+    assert compare(
+        {"a": R}, {"a": R.astype(">f4")}
+    ).agrees  # in the precision of its bytes, whatever their order
+    verdict = compare({"a": R}, {"a": R[::-1] * [1, 2, 1, 1, 1]})
+    assert verdict.cause.startswith("'a' differs") and "seed" not in verdict.cause
+    for bad in (-1.0, np.nan):
+        with pytest.raises(LRPError, match="tolerance is to be"):
+            compare({"a": R}, {"a": R}, tolerance=bad)
+    with pytest.raises(LRPError, match="reference has values that are NaN"):
+        compare({"a": R * np.nan}, {"a": R})
 
 
 def test_compare_with_a_model_and_its_inputs(tmp_path, capsys):
