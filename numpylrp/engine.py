@@ -9,6 +9,7 @@ as before. Pieces write to different places: results don't depend on how many th
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import threading
 import weakref
@@ -28,9 +29,13 @@ THREADS: int | None = None
 RUN = 2**17
 """Values of a run of `mapped`."""
 
+REUSED = 2**19
+"""Bytes from which the memory of an array is used again."""
+
 _here = threading.local()
 _lock = threading.Lock()
 _users, _before = 0, 0
+_free: dict[int, list[memoryview]] = {}
 
 
 def threads() -> int:
@@ -107,7 +112,7 @@ def each(work: Callable[..., Any], pieces: Iterable[tuple]) -> None:
     array([0., 1., 4., 9.])
     """
     pieces = list(pieces)
-    count = min(threads(), len(pieces))
+    count = len(pieces) if len(pieces) < 2 else min(threads(), len(pieces))
     if count < 2 or getattr(_here, "inside", False) or _blas() is None:
         for piece in pieces:
             work(*piece)
@@ -137,6 +142,39 @@ def each(work: Callable[..., Any], pieces: Iterable[tuple]) -> None:
         finally:
             for other in others:
                 other.result()
+
+
+class _Lent(np.ndarray):
+    """An array in memory that is used again when nobody looks at it any more."""
+
+    def __del__(self) -> None:
+        if _users:
+            _free.setdefault(self.nbytes, []).append(self.base)
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """As numpy.empty; during a walk large arrays take the memory of others that are no longer needed.
+
+    Memory that is fresh from the system costs as much as calculating with it: it is zeroed and mapped
+    page by page. Arrays of a walk have few sizes, so any of the same size will do.
+    """
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    if size < REUSED:
+        return np.empty(shape, dtype)
+    try:
+        memory = _free[size].pop()
+    except (KeyError, IndexError):
+        memory = (ctypes.c_char * size).from_buffer(np.empty(size, np.uint8))
+    # the view is a plain array that holds on to the lent one
+    return np.ndarray.__new__(_Lent, shape, dtype, memory).view(np.ndarray)
+
+
+def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """As numpy.zeros, in memory as of `empty`."""
+    out = empty(shape, dtype)
+    out.fill(0)
+    return out
 
 
 _derived: dict[tuple, tuple] = {}
@@ -173,7 +211,7 @@ def matmul(x: np.ndarray, w: np.ndarray) -> np.ndarray:
     count, rows = w.shape[1], x.reshape(-1, w.shape[0])
     if w.size * (len(rows) + 16) < 2**23 or not len(rows):  # w is read once, whatever the rows
         return np.matmul(x, w)
-    out = np.empty((len(rows), count), np.result_type(x, w))
+    out = empty((len(rows), count), np.result_type(x, w))
     if len(rows) >= 64:
         each(lambda at: np.matmul(rows[at], w, out=out[at]), spread(len(rows), w.size))
         return out.reshape(*x.shape[:-1], count)
@@ -200,7 +238,7 @@ def mapped(work: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
     first = arrays[0]
     if first.size < RUN or any(a.shape != first.shape for a in arrays):
         return work(*arrays)
-    out = np.empty(first.shape, np.result_type(*arrays))
+    out = empty(first.shape, np.result_type(*arrays))
     flat = [a.reshape(-1) for a in (*arrays, out)]
     count = -(-first.size // (RUN * threads())) * threads()
     run = -(-first.size // count)

@@ -41,12 +41,11 @@ def targets(target: Any, output: np.ndarray, class_names: Sequence[str] | None =
     n, count = output.shape[:2] if output.ndim > 1 else (len(output), 1)
     if target is None:
         return output.reshape(n, count, -1).sum(-1).argmax(1)
-    given = (
-        list(target) if isinstance(target, (list, tuple, np.ndarray)) and np.ndim(target) else [target] * n
-    )
-    if len(given) != n:
-        raise LRPError(f"target is to be one class, or one for each of the {n} samples, not {len(given)}")
-    return np.array([_index(t, count, class_names) for t in given])
+    if not (isinstance(target, (list, tuple, np.ndarray)) and np.ndim(target)):
+        return np.full(n, _index(target, count, class_names))
+    if len(target) != n:
+        raise LRPError(f"target is to be one class, or one for each of the {n} samples, not {len(target)}")
+    return np.array([_index(t, count, class_names) for t in target])
 
 
 def _index(target: Any, count: int, names: Sequence[str] | None) -> int:
