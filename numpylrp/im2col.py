@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
-from .engine import derived, each, spread, threads
+from .engine import derived, each, empty, spread, threads, zeros
 from .errors import ShapeError
 
 PIECE_BYTES = 2**21
@@ -33,6 +33,9 @@ COLUMNS = 384
 
 PAIRED_CHANNELS = 64
 """With fewer channels, computing rows in pairs saves less than it costs."""
+
+FEW_OUTPUTS = 16
+"""Outputs for which a column is as expensive to copy in short pieces as to multiply."""
 
 SMALL = 128
 """Images with fewer pixels lie side by side in one matrix product."""
@@ -99,11 +102,18 @@ class Windows:
 
     def output_size(self, size: tuple[int | None, int | None]) -> tuple[int | None, int | None]:
         """Number of windows along height and width (None where the size is None)."""
-        return self._axis(size[0], 0)[0], self._axis(size[1], 1)[0]
+        return _fitted(self, tuple(size))[0]
 
     def pads(self, size: Size) -> Padding:
         """Padding for an image of this size, the overhang of ``ceil`` included."""
-        return self._axis(size[0], 0)[1:], self._axis(size[1], 1)[1:]
+        return _fitted(self, tuple(size))[1]
+
+
+@lru_cache(maxsize=1024)
+def _fitted(g: Windows, size: Size) -> tuple[Size, Padding]:
+    """Output size and padding for images of this size."""
+    (rows, *vertical), (cols, *horizontal) = (g._axis(m, axis) for axis, m in enumerate(size))
+    return (rows, cols), (tuple(vertical), tuple(horizontal))
 
 
 def pad(x: np.ndarray, pads: Padding, value: float = 0.0) -> np.ndarray:
@@ -112,7 +122,7 @@ def pad(x: np.ndarray, pads: Padding, value: float = 0.0) -> np.ndarray:
     if not (top or bottom or left or right):
         return x
     *lead, height, width = x.shape
-    out = np.empty((*lead, height + top + bottom, width + left + right), x.dtype)
+    out = empty((*lead, height + top + bottom, width + left + right), x.dtype)
     out[..., :top, :] = out[..., top + height :, :] = value
     out[..., :left] = out[..., left + width :] = value
     out[..., top : top + height, left : left + width] = x
@@ -135,15 +145,73 @@ def taps(x: np.ndarray, g: Windows, out: Size) -> Iterator[tuple[int, int, np.nd
             yield i, j, x[..., rows, cols]
 
 
-def _windows(x: np.ndarray, g: Windows) -> np.ndarray:
-    """All windows of padded `x` as a view (N, C, kh, kw, Ho, Wo): nothing is copied."""
-    n, c, *size = x.shape
-    out = ((m - d * (k - 1) - 1) // s + 1 for m, k, s, d in zip(size, g.kernel, g.stride, g.dilation))
-    steps = (
-        *(d * b for d, b in zip(g.dilation, x.strides[2:])),
-        *(s * b for s, b in zip(g.stride, x.strides[2:])),
-    )
-    return as_strided(x, (n, c, *g.kernel, *out), (*x.strides[:2], *steps), writeable=False)
+class _Run(NamedTuple):
+    """Images side by side in memory, one run of `values` (C, ...) a channel.
+
+    Image n begins at n * image, its rows are `wide` apart. Behind rows and images lie gaps of zeros
+    that are padding to both neighbours, so that windows may reach over the end of a row: shifted by a
+    tap, the windows of all pixels of an image are again one run.
+    """
+
+    values: np.ndarray
+    images: int
+    image: int
+    wide: int
+
+
+def _run(x: np.ndarray, rows: slice, g: Windows, pads: Padding) -> _Run:
+    """What these rows of the output see of images x (N, C, H, W), from the first tap of the first."""
+    n, c, height, width = x.shape
+    (top, _), (left, right) = pads
+    first = rows.start * g.stride[0] - top
+    last = (rows.stop - 1) * g.stride[0] + g.dilation[0] * (g.kernel[0] - 1) + 1 - top
+    low, high = (min(max(0, row), height) for row in (first, last))
+    above, below = low - first, last - high
+    tall, wide = high - low + max(above, below), width + max(left, right)
+    start = left + above * wide
+    values = empty((c, start + n * tall * wide), x.dtype)
+    values[:, :start] = 0
+    body = values[:, start:].reshape(c, n, tall, wide)
+    body[:, :, : high - low, :width] = x[:, :, low:high].swapaxes(0, 1)
+    body[:, :, : high - low, width:] = 0
+    body[:, :, high - low :] = 0
+    return _Run(values, n, tall * wide, wide)
+
+
+def _strided(a: np.ndarray, shape: tuple[int, ...], *steps: int, start: int = 0) -> np.ndarray:
+    """A view with these steps, in values; they may overlap, so it is for reading.
+
+    As numpy.lib.stride_tricks.as_strided, which takes several microseconds.
+    """
+    return np.ndarray(shape, a.dtype, a, start * a.itemsize, [step * a.itemsize for step in steps])
+
+
+def _columns(run: _Run, g: Windows, out: Size, outputs: int) -> tuple[np.ndarray, int]:
+    """im2col: the windows of `out` output rows and columns, (C, kh, kw, N, pixels) copied.
+
+    A row of the output takes as many pixels as the number returned beside it: with those between its
+    end and the next row's beginning where to copy them too is faster, for a product of few `outputs`.
+    """
+    rows, cols = out
+    size = run.values.shape[1]
+    shape, steps = (len(run.values), *g.kernel, run.images), (size, g.dilation[0] * run.wide, g.dilation[1])
+    if g.stride == (1, 1) and 0 <= outputs * (run.wide - cols) <= FEW_OUTPUTS * cols:
+        wide = run.wide
+        view = _strided(run.values, (*shape, (rows - 1) * wide + cols), *steps, run.image, 1)
+        columns = empty(view.shape, view.dtype)
+        columns[...] = view
+        return columns, wide
+    along = g.stride[0] * run.wide, g.stride[1]
+    view = _strided(run.values, (*shape, rows, cols), *steps, run.image, *along)
+    columns = empty(view.shape, view.dtype)
+    columns[...] = view
+    return columns.reshape(*shape, rows * cols), cols
+
+
+def _pixels(product: np.ndarray, out: Size, wide: int) -> np.ndarray:
+    """(O, N, pixels) of `_columns` as images, (N, O, rows, columns): a view."""
+    o, n, pixels = product.shape
+    return _strided(product, (n, o, *out), pixels, n * pixels, wide, 1)
 
 
 def _pieces(
@@ -165,19 +233,6 @@ def _pieces(
     for n in range(0, images, together):
         for r in range(0, out[0], rows):
             yield slice(n, min(n + together, images)), slice(r, min(r + rows, out[0]))
-
-
-def _product(w: np.ndarray, windows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """`w` (groups, O, K) times the columns of `windows` (N, C, kh, kw, Ho, Wo), as (N, groups, O, pixels).
-
-    It need not be in `out`. Small images lie side by side in one matrix product: one with few
-    columns leaves the processor idle.
-    """
-    (groups, _, k), (images, *_, ho, wo) = w.shape, windows.shape
-    if images == 1 or ho * wo >= SMALL:
-        return np.matmul(w, windows.reshape(images, groups, k, ho * wo), out=out)
-    columns = windows.transpose(1, 2, 3, 0, 4, 5).reshape(groups, k, images * ho * wo)
-    return np.matmul(w, columns).reshape(groups, -1, images, ho * wo).transpose(2, 0, 1, 3)
 
 
 def convolve(
@@ -209,27 +264,33 @@ def convolve(
     n, c, *size = x.shape
     o, (ho, wo) = weight.shape[0], g.output_size(size)
     dtype = np.result_type(x, weight)
-    if groups == c and groups > 1:
-        return plus(_depthwise(x, weight, g, (ho, wo), dtype), bias)
     pads = g.pads(size)
-    y = np.empty((n, o, ho, wo), dtype)
+    y = empty((n, o, ho, wo), dtype)
     w = weight.reshape(groups, o // groups, -1)
     if g.kernel == (1, 1) and groups == 1:
         x = pad(x, pads)[:, :, :: g.stride[0], :: g.stride[1]]
         _matmul(w[0], x.reshape(n, c, ho * wo), y.reshape(n, o, ho * wo))
         return plus(y, bias)
-    flat = y.reshape(n, groups, o // groups, ho * wo)
-    offset = None if bias is None else bias.reshape(groups, o // groups, -1)
+    if bias is not None and bias.ndim == 1:
+        bias = bias[:, None, None]
 
-    def piece(images: slice, rows: slice) -> None:
-        into = flat[images, :, :, rows.start * wo : rows.stop * wo]
-        product = _product(w, _windows(_rows(x[images], rows, g, pads), g), into)
-        if offset is not None:  # while the product is in the cache
-            product += offset if offset.shape[2] == 1 else offset[:, :, rows.start * wo : rows.stop * wo]
-        if product is not into:
+    def piece(images: slice, rows: slice, part: slice) -> None:
+        kernels = w[part]
+        inputs, outputs = (slice(part.start * k // groups, part.stop * k // groups) for k in (c, o))
+        into = y[images, outputs, rows]
+        here = into.shape[2:]
+        columns, wide = _columns(_run(x[images, inputs], rows, g, pads), g, here, o // groups)
+        product = np.matmul(kernels, columns.reshape(len(kernels), w.shape[2], -1))
+        product = _pixels(product.reshape(into.shape[1], len(into), -1), here, wide)
+        if bias is None:
             into[...] = product
+        else:
+            np.add(product, bias[outputs, rows] if bias.shape[1] > 1 else bias[outputs], out=into)
 
-    each(piece, _pieces(n, (ho, wo), c * weight[0, 0].size * x.itemsize, o // groups))
+    bytes_each = w[0, 0].size * x.itemsize
+    together = max(1, min(groups, PIECE_BYTES // (2 * bytes_each * ho * wo)))
+    pieces = list(_pieces(n, (ho, wo), together * bytes_each, o // groups))
+    each(piece, ((*at, slice(k, k + together)) for k in range(0, groups, together) for at in pieces))
     return y
 
 
@@ -266,22 +327,29 @@ def _in_pairs(x: np.ndarray, kernels: np.ndarray, g: Windows) -> np.ndarray:
     """
     n, c, *size = x.shape
     o, (ho, wo), pads = kernels.shape[1], g.output_size(size), g.pads(size)
-    across = Windows((1, g.kernel[1]), (1, g.stride[1]), (1, g.dilation[1]))
-    y = np.empty((n, o, ho, wo), np.result_type(x, kernels))
+    across = Windows((1, g.kernel[1]), (1, 1), (1, g.dilation[1]))
+    y = empty((n, o, ho, wo), np.result_type(x, kernels))
 
     def piece(images: slice, rows: slice) -> None:
         into = y[images, :, rows]
         height = into.shape[2]
         pairs = -(-height // 2)
-        seen = _rows(x[images], slice(rows.start, rows.start + 2 * pairs), g, pads)
-        a, b, c_, d = (seen[:, :, i : i + 2 * pairs - 1 : 2] for i in range(4))
-        rows4 = np.empty((len(seen), 4, c, pairs, seen.shape[3]), x.dtype)
-        np.subtract(a, c_, out=rows4[:, 0])
-        np.add(b, c_, out=rows4[:, 1])
-        np.subtract(c_, b, out=rows4[:, 2])
-        np.subtract(b, d, out=rows4[:, 3])
-        windows = _windows(rows4.reshape(len(seen), 4 * c, *rows4.shape[3:]), across)
-        p, q, r, t = _product(kernels, windows).reshape(-1, 4, o, pairs, wo).swapaxes(0, 1)
+        run = _run(x[images], slice(rows.start, rows.start + 2 * pairs), g, pads)
+        wide, size = run.wide, pairs * run.wide
+        shape, steps = (c, run.images, pairs, wide), (run.values.shape[1], run.image, 2 * wide, 1)
+        a, b, c_, d = (_strided(run.values, shape, *steps, start=i * wide) for i in range(4))
+        length = run.images * size
+        rows4 = empty((4, c, length + g.kernel[1] * g.dilation[1]), x.dtype)
+        rows4[:, :, length:] = 0
+        split = rows4[:, :, :length].reshape(4, c, run.images, pairs, wide)
+        np.subtract(a, c_, out=split[0])
+        np.add(b, c_, out=split[1])
+        np.subtract(c_, b, out=split[2])
+        np.subtract(b, d, out=split[3])
+        run = _Run(rows4.reshape(4 * c, -1), run.images, size, wide)
+        columns, wide = _columns(run, across, (pairs, wo), o)
+        product = np.matmul(kernels, columns.reshape(4, kernels.shape[2], -1)).reshape(4, o, run.images, -1)
+        p, q, r, t = (_pixels(one, (pairs, wo), wide) for one in product)
         even, odd = into[:, :, ::2], into[:, :, 1::2]
         np.add(p, q, out=even)
         even += r
@@ -298,15 +366,6 @@ def plus(y: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     if bias is not None:
         y += bias if bias.ndim == 3 else bias[:, None, None]
     return y
-
-
-def _rows(x: np.ndarray, rows: slice, g: Windows, pads: Padding) -> np.ndarray:
-    """Those rows of padded `x` that these rows of the output see."""
-    height, (top, _) = x.shape[2], pads[0]
-    first = rows.start * g.stride[0] - top
-    last = (rows.stop - 1) * g.stride[0] + g.dilation[0] * (g.kernel[0] - 1) + 1 - top
-    low, high = (min(max(0, n), height) for n in (first, last))
-    return pad(x[:, :, low:high], ((low - first, last - high), pads[1]))
 
 
 def convolve_adjoint(
@@ -340,25 +399,16 @@ def convolve_adjoint(
     c = weight.shape[1] * groups
     dtype = np.result_type(s, weight)
     pads = g.pads(size)
-    if groups == c and groups > 1:
-        return _depthwise_adjoint(s, weight.reshape(c, -1, *g.kernel), g, size, dtype)
     w = weight.reshape(groups, o // groups, -1).transpose(0, 2, 1)
     if g.kernel == (1, 1) and groups == 1 and g.stride == (1, 1) and not np.any(pads):
-        back = np.empty((n, c, ho * wo), dtype)
+        back = empty((n, c, ho * wo), dtype)
         _matmul(w[0], s.reshape(n, o, ho * wo), back)
         return back.reshape(n, c, *size)
-    gather = tuple(
-        (d * (k - 1) - before, d * (k - 1) - behind)
-        for k, d, (before, behind) in zip(g.kernel, g.dilation, pads)
-    )
-    if g.stride == (1, 1) and np.min(gather) >= 0 and 4 * c >= o:
-        # With stride 1 the way back is itself a convolution, with the kernel turned around: its
-        # windows are copied, not added up. Not for a few channels: there are O windows to copy.
-        around = Windows(g.kernel, (1, 1), g.dilation, gather)
-        if pairs and _can_pair(weight, g, groups):
-            return _in_pairs(s, derived(weight, _paired), around)
-        return convolve(s, derived(weight, _turned, groups), around, groups)
-    back = np.zeros((n, groups, c // groups, *(m + sum(p) for m, p in zip(size, pads))), dtype)
+    alone = all(1 in steps for steps in zip(g.stride, g.dilation))
+    if alone and ((g.stride == (1, 1) and 4 * c >= o) or c == groups > 1):
+        # Windows are copied, not added up. Not for a few channels: there are O windows to copy.
+        return _gathered(s, weight, g, size, groups, pairs)
+    back = zeros((n, groups, c // groups, *(m + sum(p) for m, p in zip(size, pads))), dtype)
     split = w.reshape(groups, c // groups, weight[0, 0].size, o // groups)
     span = g.dilation[0] * (g.kernel[0] - 1) + 1
 
@@ -370,12 +420,12 @@ def convolve_adjoint(
         last = min(ho, (rows.stop - 1) // g.stride[0] + 1)
         start = first * g.stride[0]
         whole = own.shape[3] == back.shape[3]
-        into = own if whole else np.zeros((*own.shape[:3], rows.stop - start + span, own.shape[4]), dtype)
+        into = own if whole else zeros((*own.shape[:3], rows.stop - start + span, own.shape[4]), dtype)
         row_bytes = len(own) * weights[..., 0].size * wo * s.itemsize
         height = max(1, PIECE_BYTES // row_bytes)
         for top in range(first, last, height):
             bottom = min(top + height, last)
-            columns = _product(weights, s[images, :, None, None, top:bottom])
+            columns = _product(weights, s[images, :, top:bottom])
             columns = columns.reshape(*own.shape[:3], *g.kernel, bottom - top, wo)
             at = top * g.stride[0] - start
             for i, j, pixels in taps(into[..., at:, :], g, (bottom - top, wo)):
@@ -388,8 +438,55 @@ def convolve_adjoint(
     return crop(back.reshape(n, c, *back.shape[3:]), pads)
 
 
-def _turned(weight: np.ndarray, groups: int) -> np.ndarray:
-    """The kernels of the way back: turned around, and from outputs to inputs."""
+def _product(w: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """`w` (groups, K, O) times the pixels of `s` (N, groups * O, H, W), as (N, groups, K, pixels).
+
+    Small images lie side by side in one matrix product: one with few columns leaves the processor idle.
+    """
+    (groups, _, o), (n, _, *size) = w.shape, s.shape
+    pixels = size[0] * size[1]
+    if n == 1 or pixels >= SMALL:
+        return np.matmul(w, s.reshape(n, groups, o, pixels))
+    columns = s.reshape(n, groups, o, pixels).transpose(1, 2, 0, 3).reshape(groups, o, n * pixels)
+    return np.matmul(w, columns).reshape(groups, -1, n, pixels).transpose(2, 0, 1, 3)
+
+
+def _gathered(
+    s: np.ndarray, weight: np.ndarray, g: Windows, size: Size, groups: int, pairs: bool
+) -> np.ndarray:
+    """`convolve_adjoint` as a convolution with the kernel turned around.
+
+    With a stride as one for each remainder of rows and columns by it, with the taps that reach those.
+    """
+    if g.stride != (1, 1):
+        back = zeros((len(s), weight.shape[1] * groups, *size), np.result_type(s, weight))
+    for at in np.ndindex(g.stride):
+        kernel = derived(weight, _turned, groups, at, g.stride)
+        pixels, seen, padding = [], [], []
+        for axis, (m, (before, _)) in enumerate(zip(size, g.pads(size))):
+            reach = g.dilation[axis] * (kernel.shape[2 + axis] - 1)
+            low = -(-(before - at[axis]) // g.stride[axis])  # the first window, from where padding ends
+            pixel = low * g.stride[axis] + at[axis] - before
+            high = low + -(-(m - pixel) // g.stride[axis])
+            pixels.append(slice(pixel, None, g.stride[axis]))
+            seen.append(slice(max(0, low - reach), max(0, high)))
+            padding.append((max(0, reach - low), max(0, high - s.shape[2 + axis])))
+        part = s[:, :, *seen]
+        if 0 in (*part.shape, *kernel.shape):
+            continue  # no tap, or no window, reaches these
+        around = Windows(kernel.shape[2:], (1, 1), g.dilation, tuple(padding))
+        if pairs and _can_pair(weight, g, groups):
+            return _in_pairs(part, derived(weight, _paired), around)
+        y = convolve(part, kernel, around, groups)
+        if g.stride == (1, 1):
+            return y
+        back[:, :, *pixels] = y
+    return back
+
+
+def _turned(weight: np.ndarray, groups: int, at: Size = (0, 0), stride: Size = (1, 1)) -> np.ndarray:
+    """The kernels of the way back: turned around, from outputs to inputs; those taps from `at` on."""
+    weight = weight[:, :, at[0] :: stride[0], at[1] :: stride[1]]
     o, c, kh, kw = weight.shape
     turned = weight.reshape(groups, o // groups, c, kh, kw).swapaxes(1, 2)[..., ::-1, ::-1]
     return np.ascontiguousarray(turned).reshape(groups * c, o // groups, kh, kw)
@@ -432,69 +529,11 @@ def _back_pieces(
                 )
 
 
-def _depthwise(x, weight, g: Windows, out: Size, dtype) -> np.ndarray:
-    """`convolve` with one input channel a group: too thin for a matrix product.
-
-    A tap sees the padded image, rows behind one another, as one long run that starts where the tap
-    lies: NumPy is fast on long runs. What it computes for the places between windows is left out.
-    """
-    n, c, *size = x.shape
-    y = np.empty((n, c, weight.shape[0] // c, *out), dtype)
-    w = weight.reshape(c, -1, *g.kernel, 1)
-    (top, bottom), sides = g.pads(size)
-    pads = (top, bottom + 1), sides  # one row more: the last run ends behind the last window
-    rows, cols = ((m - 1) * step + 1 for m, step in zip(out, g.stride))
-
-    def piece(images: slice, at: slice) -> None:
-        seen = pad(x[images, at], pads)
-        wide = seen.shape[3]
-        runs = seen.reshape(*seen.shape[:2], 1, -1)
-        total = np.empty((*seen.shape[:2], w.shape[1], rows * wide), dtype)
-        share = np.empty_like(total)
-        for k, (i, j) in enumerate(np.ndindex(g.kernel)):
-            start = i * g.dilation[0] * wide + j * g.dilation[1]
-            run = runs[..., start : start + rows * wide]
-            np.multiply(run, w[at, :, i, j], out=share if k else total)
-            if k:
-                total += share
-        y[images, at] = total.reshape(*total.shape[:3], rows, wide)[..., :: g.stride[0], : cols : g.stride[1]]
-
-    each(piece, _planes(n, c, size[0] * size[1]))
-    return y.reshape(n, -1, *out)
-
-
-def _depthwise_adjoint(s, w, g: Windows, size: Size, dtype) -> np.ndarray:
-    """`convolve_adjoint` with one input channel a group, w (C, M, kh, kw)."""
-    n, _, *out = s.shape
-    c, pads = len(w), g.pads(size)
-    spaced = tuple((m - 1) * step + 1 for m, step in zip(out, g.stride))
-    around = tuple(
-        (d * (k - 1) - before, m - inner + before)
-        for k, d, m, inner, (before, _) in zip(g.kernel, g.dilation, size, spaced, pads)
-    )
-    if w.shape[1] == 1 and np.min(around) >= 0:  # itself such a convolution, of s spaced out by the stride
-        if g.stride != (1, 1):
-            wide = np.zeros((n, c, *spaced), s.dtype)
-            wide[:, :, :: g.stride[0], :: g.stride[1]] = s
-            s = wide
-        return _depthwise(s, w[..., ::-1, ::-1], Windows(g.kernel, (1, 1), g.dilation, around), size, dtype)
-    s = s.reshape(n, *w.shape[:2], *out)
-    back = np.zeros((n, c, *(m + sum(p) for m, p in zip(size, pads))), dtype)
-
-    def piece(images: slice, at: slice) -> None:
-        for i, j, pixels in taps(back[images, at], g, out):
-            for m in range(w.shape[1]):
-                pixels += s[images, at, m] * w[at, m, i, j, None, None]
-
-    each(piece, _planes(n, c, size[0] * size[1]))
-    return crop(back, pads)
-
-
 def window_sum(x: np.ndarray, g: Windows) -> np.ndarray:
     """Sum of `x` over each window, (N, C, H, W) -> (N, C, Ho, Wo); padding counts as 0."""
     size = x.shape[-2:]
     out = g.output_size(size)
-    y = np.zeros((*x.shape[:-2], *out), x.dtype)
+    y = zeros((*x.shape[:-2], *out), x.dtype)
     for _, _, pixels in taps(pad(x, g.pads(size)), g, out):
         y += pixels
     return y
@@ -503,7 +542,7 @@ def window_sum(x: np.ndarray, g: Windows) -> np.ndarray:
 def window_sum_adjoint(s: np.ndarray, g: Windows, size: Size) -> np.ndarray:
     """The transposed map of `window_sum`: every window hands its `s` to each of its pixels."""
     pads = g.pads(size)
-    back = np.zeros((*s.shape[:-2], *(m + sum(p) for m, p in zip(size, pads))), s.dtype)
+    back = zeros((*s.shape[:-2], *(m + sum(p) for m, p in zip(size, pads))), s.dtype)
     for _, _, pixels in taps(back, g, s.shape[-2:]):
         pixels += s
     return crop(back, pads)
@@ -534,7 +573,8 @@ def _planes(images: int, channels: int, pixels: int) -> Iterator[tuple[slice, sl
     count = -(-total // PLANES)
     if 2 * total > PLANES:
         count = -(-count // threads()) * threads()
-    together, size = max(1, images // count), -(-channels // max(1, count // images))
+    size = -(-channels // min(count, channels))
+    together = max(1, PLANES // (size * pixels))
     for n in range(0, images, together):
         for c in range(0, channels, size):
             yield slice(n, n + together), slice(c, c + size)
@@ -544,7 +584,7 @@ def window_max(x: np.ndarray, g: Windows) -> np.ndarray:
     """Largest value of each window; padding never wins."""
     n, c, *size = x.shape
     out = g.output_size(size)
-    y = np.empty((n, c, *out), x.dtype)
+    y = empty((n, c, *out), x.dtype)
     pads = g.pads(size)
 
     def piece(*at: slice) -> None:
@@ -559,20 +599,54 @@ def window_max(x: np.ndarray, g: Windows) -> np.ndarray:
 
 
 def window_max_adjoint(s: np.ndarray, x: np.ndarray, y: np.ndarray, g: Windows) -> np.ndarray:
-    """Hand each window's `s` to its largest pixel, of equals to the first in row-major order."""
+    """Hand each window's `s` to its largest pixel, of equals to the first in row-major order.
+
+    First to the row of the window that it lies in, then to the pixel.
+    """
     n, c, *size = x.shape
     pads = g.pads(size)
-    back = np.zeros((n, c, *(m + sum(p) for m, p in zip(size, pads))), s.dtype)
-    overlap = any(d * (k - 1) >= step for k, step, d in zip(g.kernel, g.stride, g.dilation))
+    back = empty((n, c, *(m + sum(p) for m, p in zip(size, pads))), s.dtype)
 
     def piece(*at: slice) -> None:
-        left, best = np.array(s[at]), y[at]
-        places = taps(back[at], g, y.shape[2:])
-        for (_, _, pixels), (_, _, place) in zip(taps(pad(x[at], pads, -np.inf), g, y.shape[2:]), places):
-            share = np.multiply(left, pixels == best, out=None if overlap else place)
-            if overlap:
-                place += share
-            left -= share
+        seen = pad(x[at], pads, -np.inf)
+        across = _largest(_along(seen, g, 1, y.shape[3]))
+        rows = empty(across.shape, s.dtype)
+        _to_first(s[at], y[at], across, g, 0, rows)
+        _to_first(rows, across, seen, g, 1, back[at])
 
     each(piece, _planes(n, c, size[0] * size[1]))
     return crop(back, pads)
+
+
+def _along(x: np.ndarray, g: Windows, axis: int, out: int) -> list[np.ndarray]:
+    """What each tap meets along height (axis 0) or width (1), of padded `x` (views)."""
+    step, apart = g.stride[axis], g.dilation[axis]
+    at = (slice(k * apart, k * apart + (out - 1) * step + 1, step) for k in range(g.kernel[axis]))
+    return [x[..., part, :] if axis == 0 else x[..., part] for part in at]
+
+
+def _largest(taps: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
+    """The largest of the taps, value by value."""
+    if out is None:
+        out = empty(taps[0].shape, taps[0].dtype)
+    np.maximum(taps[0], taps[min(1, len(taps) - 1)], out=out)
+    for more in taps[2:]:
+        np.maximum(out, more, out=out)
+    return out
+
+
+def _to_first(s: np.ndarray, best: np.ndarray, x: np.ndarray, g: Windows, axis: int, out: np.ndarray) -> None:
+    """Write `s` of windows along one axis to where `x` is `best` first, and 0 elsewhere."""
+    count = best.shape[axis - 2]
+    taps, places = _along(x, g, axis, count), _along(out, g, axis, count)
+    overlap = g.dilation[axis] * (g.kernel[axis] - 1) >= g.stride[axis]
+    if overlap or len(places) * places[0].size < out.size:
+        out.fill(0)
+    left = s
+    for pixels, place in zip(taps[:-1], places):
+        first = np.ascontiguousarray(pixels) == best  # comparing across gaps is slow
+        share = np.multiply(left, first, out=None if overlap else place)
+        if overlap:
+            place += share
+        left = left - share
+    places[-1][...] = places[-1] + left if overlap else left
