@@ -17,7 +17,6 @@ from .engine import each, one_blas_thread, threads
 from .errors import LRPError, NonFiniteError
 from .fusion import fused_once
 from .layers import Sigmoid, Softmax, Transpose
-from .layers.base import ignore
 from .network import Network, table
 from .rules import AbsZ, Pass
 
@@ -418,7 +417,7 @@ class _Walk:
             keep = node.name in self.kept
             rule = self.rules.get(node.name)
             try:
-                R_x = layer.relprop(R, x, values[node.name], rule, notes.update if keep else ignore)
+                R_x = layer.relprop(R, x, values[node.name], rule, notes.update if keep else None)
             except LRPError as error:
                 raise type(error)(f"layer {node.name!r} ({type(layer).__name__}): {error}") from None
             shares = R_x if layer.merges else (R_x,)

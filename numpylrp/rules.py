@@ -79,12 +79,26 @@ class Favour:
         return part
 
 
+@dataclass(frozen=True)
+class Beside:
+    """The changes of several shares, one behind the other along the outputs."""
+
+    changes: tuple[Callable, ...]
+
+    def __call__(self, w):
+        return np.concatenate([change(w) for change in self.changes])
+
+
 def changed(weight: np.ndarray, change: Callable) -> np.ndarray:
     """``change(weight)``, computed once for the weight of a layer."""
     return weight if change is same else derived(weight, change)
 
 
 # ---------------------------------------------------------------- the four steps
+
+
+SIGN = {4: np.int32(-(2**31)), 8: np.int64(-(2**63))}
+"""The bit of the sign, by bytes of a number."""
 
 
 def stabilize(z: np.ndarray, epsilon: float) -> np.ndarray:
@@ -98,21 +112,21 @@ def stabilize(z: np.ndarray, epsilon: float) -> np.ndarray:
     if not epsilon:
         return z
     signed = z + z.dtype.type(0)  # -0 + 0 is +0
-    np.copysign(z.dtype.type(epsilon), signed, out=signed)
+    bits = signed.view(f"i{z.itemsize}")  # copysign by hand: NumPy's takes as long as the rest together
+    bits &= SIGN[z.itemsize]
+    bits |= z.dtype.type(epsilon).view(bits.dtype)
     signed += z
     return signed
 
 
 def divide(R: np.ndarray, z: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """``R / z``, and 0 where z is 0: that relevance is dropped. `out` may be z."""
-    if z.all():
+    zero = z == 0
+    if not zero.any():
         return np.divide(R, z, out=out)
-    s = np.zeros(np.broadcast_shapes(R.shape, z.shape), R.dtype)
-    np.divide(R, z, out=s, where=z != 0)
-    if out is None:
-        return s
-    out[...] = s
-    return out
+    s = np.divide(R, z + zero, out=out)
+    s *= ~zero
+    return s
 
 
 def plus_product(R: np.ndarray, x: np.ndarray, c: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -139,6 +153,23 @@ class Share(NamedTuple):
     """The sum of the parts where it is already known."""
     mark: str = ""
     """What the notes put behind z, s and c."""
+
+
+def beside(layer: Any, shares: list[Share]) -> list[Share]:
+    """Shares of the same inputs as one with the outputs of all, where the layer's weights say which axis.
+
+    Windows are then copied once for all, and the way back is one product, of weights of both signs.
+    """
+    axis = getattr(layer, "outputs_axis", None)
+    alike = len({tuple(id(part.x) for part in share.parts) for share in shares}) == 1
+    if axis is None or len(shares) < 2 or not alike or any(share.z is not None for share in shares):
+        return shares
+    parts = []
+    for same in zip(*(share.parts for share in shares)):
+        biases = [part.bias for part in same]
+        bias = None if biases[0] is None else np.concatenate(biases)
+        parts.append(Part(same[0].x, Beside(tuple(part.change for part in same)), bias))
+    return [Share(np.concatenate([share.R for share in shares], axis), parts)]
 
 
 def split(x: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -197,7 +228,7 @@ class Rule:
         return mapped(lambda R, z, out=None: divide(R, self.stabilized(z), out), R, z)
 
     def propagate(
-        self, layer: Any, R: np.ndarray, x: np.ndarray, y: np.ndarray, note: Callable
+        self, layer: Any, R: np.ndarray, x: np.ndarray, y: np.ndarray, note: Callable | None = None
     ) -> np.ndarray:
         """Relevance of the layer's input `x`, given relevance `R` of its output `y`.
 
@@ -206,7 +237,7 @@ class Rule:
         layer : linear layer
         R, y : (N, *output) array
         x : (N, *input) array
-        note : callable
+        note : callable, optional
             Called with the arrays of the four steps by name: z, s, c.
 
         Returns
@@ -216,7 +247,10 @@ class Rule:
         shape = x.shape[1:]
         weight, _ = layer.parameters(shape)
         R_x = None
-        for share in self.shares(layer, R, x, y):
+        shares = self.shares(layer, R, x, y)
+        if note is None:  # who looks at the steps sees each share
+            shares = beside(layer, list(shares))
+        for share in shares:
             weights = [changed(weight, part.change) for part in share.parts]
             z = share.z
             if z is None:  # 1. forward
@@ -225,10 +259,12 @@ class Rule:
             s = self.divided(share.R, z)  # 2. divide
             for n, (part, w) in enumerate(zip(share.parts, weights)):
                 c = layer.adjoint(s, w, shape)  # 3. send back
-                note(**{f"c{share.mark}" + "'" * n: c})
+                if note:
+                    note(**{f"c{share.mark}" + "'" * n: c})
                 # 4. weigh by the input
                 R_x = mapped(np.multiply, part.x, c) if R_x is None else mapped(plus_product, R_x, part.x, c)
-            note(**{f"z{share.mark}": z, f"s{share.mark}": s})
+            if note:
+                note(**{f"z{share.mark}": z, f"s{share.mark}": s})
         return R_x
 
 

@@ -5,7 +5,7 @@ import json
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from strategies import linear_layers, numbers, sample, seeds
@@ -15,6 +15,7 @@ from numpylrp.audit import SHARES, audit, joined
 from numpylrp.cli import main
 from numpylrp.composite import Composite
 from numpylrp.errors import LRPError
+from numpylrp.explain import prepared
 from numpylrp.layers import (
     LRN,
     Add,
@@ -115,7 +116,9 @@ def test_whole_networks_add_up(seed, rule, normalization):
     assert_allclose(sum(account.inputs.values()), same.relevance.reshape(3, -1).sum(1), rtol=1e-9, atol=1e-9)
     for name, row in account.rows.items():
         assert_allclose(row.received, same.steps[name].received, rtol=1e-9, atol=1e-9)
-    # in parts it is the same
+    # in parts it is the same, unless a denominator is only rounding
+    values = (prepared(network, composite, normalization)[0]).record(x).values()
+    assume(rule.epsilon or not any(((v != 0) & (abs(v) < 1e-12)).any() for v in values))
     parts = [audit(network, x[n : n + 1], composite=composite, normalization=normalization) for n in range(3)]
     put = joined(parts)
     for name, row in account.rows.items():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from strategies import linear_layers, sample, seeds
 
+from numpylrp import im2col
 from numpylrp.errors import LRPError, ShapeError
 from numpylrp.layers import Add, Average, Conv2D, Dense, Subtract
 from numpylrp.rules import LRP0, AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, ZPlus, stabilize
@@ -275,3 +276,18 @@ def test_rules_have_short_names():
     assert str(AlphaBeta(2.0, 1.0, bias=False)) == "AlphaBeta(2, 1, bias=False)"
     assert str(ZPlus()) == "ZPlus()" and str(Flat()) == "Flat()" and str(ZBox(0, 1)) == "ZBox(0, 1)"
     assert str(ZBox(np.zeros(9), np.ones((2, 3)))) == "ZBox(<9>, <2x3>)"
+
+
+@given(case=linear_layers, seed=seeds, rule=st.sampled_from([AlphaBeta(), AlphaBeta(1.5, 0.5), Gamma(0.3)]))
+def test_shares_side_by_side_equal_each_alone(case, seed, rule):
+    layer, shape = case
+    x, y, R = sample(layer, shape, seed, 2)
+    steps = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(im2col, "PAIRED_CHANNELS", 1)
+        together = layer.relprop(R, x, y, rule)
+        alone = layer.relprop(R, x, y, rule, steps.update)  # who looks at the steps sees each
+    assert_allclose(together, alone, rtol=1e-10, atol=1e-12 * (1 + abs(alone).max()))
+    assert {"z+", "s+", "c+"} <= steps.keys()
+    if isinstance(rule, AlphaBeta):
+        assert {"z-", "s-", "c-"} <= steps.keys()

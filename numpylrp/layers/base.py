@@ -16,10 +16,6 @@ Shape = tuple[int | None, ...]
 """Shape of one sample, without the batch axis; None where a size is free."""
 
 
-def ignore(**values: Any) -> None:
-    """The note taker that takes no notes: what a rule calculates on the way is dropped."""
-
-
 @dataclass(frozen=True, eq=False)
 class Layer:
     """A step of a network.
@@ -52,7 +48,7 @@ class Layer:
         raise NotImplementedError
 
     def relprop(
-        self, R: np.ndarray, x: np.ndarray, y: np.ndarray, rule: Any = None, note: Callable = ignore
+        self, R: np.ndarray, x: np.ndarray, y: np.ndarray, rule: Any = None, note: Callable | None = None
     ) -> np.ndarray:
         """Relevance of the input `x`, given relevance `R` of the output `y`.
 
@@ -92,7 +88,7 @@ class Ruled(Layer):
         """The linear map that rules see at this input: its primitives, its input and its output."""
         return self, x, y
 
-    def relprop(self, R, x, y, rule, note=ignore):
+    def relprop(self, R, x, y, rule, note=None):
         linear, x, y = self.linearized(x, y)
         return rule.propagate(linear, R, x, y, note)
 
@@ -104,7 +100,15 @@ class Linear(Ruled):
     Every rule is written in three primitives, once for all linear layers: `linear`, the map with
     the weights that it is given instead of its own; `adjoint`, the transposed map; and
     `as_matrix`, the same map as an explicit matrix, slow, for tests and for teaching.
+
+    Attributes
+    ----------
+    outputs_axis : int or None
+        The axis of the output that grows where weights (and biases) are concatenated along their first
+        axis; None where they can't be.
     """
+
+    outputs_axis: ClassVar[int | None] = None
 
     def parameters(self, shape: Shape) -> tuple[np.ndarray, np.ndarray | None]:
         """Weight and bias for an input of this sample shape."""

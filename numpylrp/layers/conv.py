@@ -129,6 +129,10 @@ class _Conv(Linear):
         """Input and output channels."""
         return self.weight.shape[1] * self.groups, self.weight.shape[0]
 
+    @property
+    def outputs_axis(self) -> int | None:
+        return 1 if self.groups == 1 else None
+
     @cached_property
     def windows(self) -> Windows:
         return windows(self, self.weight.shape[2:])
@@ -224,6 +228,8 @@ class Conv2DTranspose(_Conv):
     """
 
     output_padding: Any = 0
+
+    outputs_axis: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import LRPError, ShapeError
-from .base import Layer, Linear, Shape, ignore
+from .base import Layer, Linear, Shape
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -90,7 +90,7 @@ class Add(_Merge, Linear):
     def linearized(self, x, y):
         return self, np.stack(np.broadcast_arrays(*x), axis=1), y
 
-    def relprop(self, R, x, y, rule, note=ignore):
+    def relprop(self, R, x, y, rule, note=None):
         _, stacked, _ = self.linearized(x, y)
         shares = rule.propagate(self, R, stacked, y, note)
         return tuple(_unbroadcast(shares[:, k], branch.shape) for k, branch in enumerate(x))
@@ -148,7 +148,7 @@ class Multiply(_Merge):
             y = y * factor
         return y
 
-    def relprop(self, R, x, y, rule=None, note=ignore):
+    def relprop(self, R, x, y, rule=None, note=None):
         if self.signal is None:
             return tuple(_unbroadcast(R / len(x), factor.shape) for factor in x)
         return tuple(
@@ -171,7 +171,7 @@ class Maximum(_Merge):
             y = self._pick(y, branch)
         return y
 
-    def relprop(self, R, x, y, rule=None, note=ignore):
+    def relprop(self, R, x, y, rule=None, note=None):
         left, shares = np.array(R), []
         for branch in x:
             winner = np.broadcast_to(branch == y, R.shape)
@@ -218,6 +218,6 @@ class Concatenate(_Merge):
     def forward(self, x: Arrays) -> np.ndarray:
         return np.concatenate(x, axis=self._axis(x[0].ndim))
 
-    def relprop(self, R, x, y, rule=None, note=ignore):
+    def relprop(self, R, x, y, rule=None, note=None):
         axis = self._axis(R.ndim)
         return tuple(np.split(R, np.cumsum([b.shape[axis] for b in x[:-1]]), axis))

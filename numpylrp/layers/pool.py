@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import im2col
 from ..errors import LRPError, ShapeError
-from .base import Layer, Linear, Shape, ignore, parameter, whole
+from .base import Layer, Linear, Shape, parameter, whole
 from .conv import lift, padding_option, spatial, windows
 
 
@@ -109,7 +109,7 @@ class MaxPool2D(_Pool):
     def forward(self, x):
         return _signed(self, self._drop(im2col.window_max(lift(_signed(self, x)), self.windows)))
 
-    def relprop(self, R, x, y, rule=None, note=ignore):
+    def relprop(self, R, x, y, rule=None, note=None):
         x, y = lift(_signed(self, x)), lift(_signed(self, y))
         return self._drop(im2col.window_max_adjoint(lift(R), x, y, self.windows))
 
@@ -231,7 +231,7 @@ class GlobalMaxPool(Layer):
         y = _flat(_signed(self, x)).max(-1)
         return _signed(self, y.reshape(len(x), *_reduced(self, x.shape[1:])))
 
-    def relprop(self, R, x, y, rule=None, note=ignore):
+    def relprop(self, R, x, y, rule=None, note=None):
         back = np.zeros(_flat(x).shape, R.dtype)
         winner = _flat(_signed(self, x)).argmax(-1)[..., None]
         np.put_along_axis(back, winner, R.reshape(winner.shape), -1)

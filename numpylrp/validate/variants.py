@@ -17,7 +17,6 @@ from ..layers import (
     Maximum,
     MaxPool2D,
 )
-from ..layers.base import ignore
 from ..layers.conv import lift
 from ..layers.pool import _signed
 from ..rules import (
@@ -124,7 +123,7 @@ class _Turned(_Without):
 class NoBias(Variant):
     """A rule without the bias: ``z_j = sum_i z_ij``."""
 
-    def propagate(self, layer, R, x, y, note=ignore):
+    def propagate(self, layer, R, x, y, note=None):
         weight, _ = layer.parameters(x.shape[1:])
         return self.rule.propagate(_Without(layer), R, x, layer.linear(x, weight, None), note)
 
@@ -145,7 +144,7 @@ class On(Variant):
     own: bool = True
     shown: ClassVar = ("rule", "layer")
 
-    def propagate(self, layer, R, x, y, note=ignore):
+    def propagate(self, layer, R, x, y, note=None):
         y = self.layer.forward(x) if self.own else y
         return self.rule.propagate(self.layer, R, x, y, note)
 
@@ -157,7 +156,7 @@ class Turned(Variant):
     turn: Callable = same
     shown: ClassVar = ("rule",)
 
-    def propagate(self, layer, R, x, y, note=ignore):
+    def propagate(self, layer, R, x, y, note=None):
         return self.rule.propagate(_Turned(layer, self.turn), R, x, y, note)
 
 
@@ -165,7 +164,7 @@ class Turned(Variant):
 class NotWeighed(Variant):
     """A rule whose last step is missing: ``R_i = c_i`` instead of ``x_i c_i``."""
 
-    def propagate(self, layer, R, x, y, note=ignore):
+    def propagate(self, layer, R, x, y, note=None):
         shape, total = x.shape[1:], 0
         weight, _ = layer.parameters(shape)
         for share in self.rule.shares(layer, R, x, y):
@@ -182,7 +181,7 @@ class NotWeighed(Variant):
 class Gradient(Rule):
     """The layer's gradient: ``R_i = sum_j w_ij R_j``, what is left where a framework knows no rule."""
 
-    def propagate(self, layer, R, x, y, note=ignore):
+    def propagate(self, layer, R, x, y, note=None):
         return np.array(layer.adjoint(R, layer.parameters(x.shape[1:])[0], x.shape[1:]))
 
 
@@ -365,7 +364,7 @@ class CentredNorm(Rule):
 
     epsilon: float = 1e-7
 
-    def propagate(self, layer, R, x, y, note=ignore):
+    def propagate(self, layer, R, x, y, note=None):
         view = layer.parameters(x.shape[1:])[0].shape
         mean = np.broadcast_to(layer.mean, layer.scale_and_shift()[0].shape).reshape(view)
         beta = 0 if layer.beta is None else np.broadcast_to(layer.beta, mean.size).reshape(view)
@@ -376,7 +375,7 @@ class CentredNorm(Rule):
 class ScaleOnly(Rule):
     """Batch normalization without its shift: ``R_x = g x / (g x + 1e-9) R``, which is R but where x = 0."""
 
-    def propagate(self, layer, R, x, y, note=ignore):
+    def propagate(self, layer, R, x, y, note=None):
         layer = squared_variance(layer)
         gx = layer.linear(x, layer.parameters(x.shape[1:])[0], None)
         return divide(gx * R, gx + gx.dtype.type(1e-9))
@@ -442,7 +441,7 @@ class Ties:
 
         return hits, back
 
-    def relprop(self, R, x, y, rule=None, note=ignore):
+    def relprop(self, R, x, y, rule=None, note=None):
         hits, back = self.winners(x, y)
         R = R.reshape(hits[0].shape) if not isinstance(self.layer, Maximum) else R
         if self.how == "last":
@@ -462,7 +461,7 @@ class Scaled:
         self.merges = layer.merges
         self.forward = layer.forward
 
-    def relprop(self, R, x, y, rule=None, note=ignore):
+    def relprop(self, R, x, y, rule=None, note=None):
         return self.layer.relprop(divide(R * y, stabilize(y, self.epsilon)), x, y)
 
 
