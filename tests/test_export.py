@@ -344,6 +344,181 @@ def test_onnx_options_that_are_easily_overlooked(from_onnx, op, inputs, attribut
     close(from_onnx.convert(model).forward(x), ReferenceEvaluator(model).run(None, {"x": x}), 1e-6)
 
 
+# ---------------------------------------------------------------- layers that exporters write out
+
+SQRT2, TANH = 2**0.5, (2 / np.pi) ** 0.5
+GELU_TORCH = "Div x r2 a; Erf a b; Add b one c; Mul x c d; Mul d half y"
+LAYER_NORM_TORCH = (
+    "ReduceMean x last m; Sub x m d; Pow d two s; ReduceMean s last v; Add v eps e; Sqrt e f; Div d f n"
+)
+WRITTEN_OUT = {
+    "gelu": (GELU_TORCH, "GELU"),
+    "gelu by tf2onnx": ("Mul half x a; Mul x r05 b; Erf b c; Add one c d; Mul a d y", "GELU"),
+    "gelu, its half inside": ("Mul x r05 b; Erf b c; Mul c half d; Add d half e; Mul e x y", "GELU"),
+    "tanh": (
+        "Mul x x a; Mul x a b; Mul k b c; Add x c d; Mul t d e; Tanh e f; Add one f h; Mul x h i;Mul half i y",
+        "GELU",
+    ),
+    "tanh with Pow": (
+        "Pow x three b; Mul k b c; Add x c d; Mul d t e; Tanh e f; Add f one h; Mul half x i; Mul i h y",
+        "GELU",
+    ),
+    "hard swish": ("Add x three a; Clip a zero six b; Mul x b c; Div c six y", "HardSwish"),
+    "hard swish, clipped to 1": ("Mul x sixth a; Add a half b; Clip b zero one c; Mul c x y", "HardSwish"),
+    "mish": ("Softplus x a; Tanh a b; Mul x b y", "Mish"),
+    "layer norm": (LAYER_NORM_TORCH + "; Mul n g h; Add h be y", "LayerNorm"),
+    "layer norm alone": (LAYER_NORM_TORCH + "; Identity n y", "LayerNorm"),
+    "layer norm of x * x": (
+        "ReduceMean x last m; Sub x m d; Mul d d s; ReduceMean s last v; Add v eps e; Sqrt e f;"
+        "Reciprocal f r; Mul d r n; Mul g n h; Add be h y",
+        "LayerNorm",
+    ),
+    "layer norm by Keras": (
+        "ReduceMean x last m; Mul x x s; ReduceMean s last q; Mul m m mm; Sub q mm v; Add v eps e; Sqrt e f;"
+        "Reciprocal f r; Mul r g rg; Neg m mn; Mul mn rg a; Add a be b; Mul x rg c; Add c b y",
+        "LayerNorm",
+    ),
+    "layer norm of channels": (
+        LAYER_NORM_TORCH.replace("last", "first") + "; Mul n gc h; Add h bc y",
+        "LayerNorm",
+    ),
+    "rms norm": (
+        "Pow x two s; ReduceMean s last v; Add v eps e; Sqrt e f; Reciprocal f r; Mul x r n; Mul n g y",
+        "RMSNorm",
+    ),
+}
+
+
+def written_out(text, **changes):
+    """An ONNX model in float64 of nodes such as ``Add a b y``, with the constants that formulas have."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    constants = dict(
+        **dict(r2=SQRT2, r05=0.5**0.5, half=0.5, one=1.0, two=2.0, three=3.0, zero=0.0, six=6.0, sixth=1 / 6),
+        **dict(k=0.044715, t=TANH, eps=1e-3, g=rng.standard_normal(5), be=rng.standard_normal(5)),
+        **dict(gc=rng.standard_normal((4, 1)), bc=rng.standard_normal((4, 1))),
+    )
+    constants = {k: np.array(v, np.float64) for k, v in {**constants, **changes}.items()}
+    steps = [part.split() for part in text.split(";")]
+    made = []
+    for n, (op, *names) in enumerate(steps):
+        axes = {"last": -1, "first": 1}.get(names[1])
+        attributes = {"axes": [axes]} if op == "ReduceMean" else {}
+        inputs = [i for i in names[:-1] if i not in ("last", "first")]
+        made.append(helper.make_node(op, inputs, names[-1:], f"step{n}", **attributes))
+    ends = [helper.make_tensor_value_info(n, TensorProto.DOUBLE, ["n", 4, 5]) for n in "xy"]
+    held = [numpy_helper.from_array(a, k) for k, a in constants.items()]
+    graph = helper.make_graph(made, "g", ends[:1], ends[1:], held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+
+
+@pytest.mark.parametrize("name", WRITTEN_OUT)
+def test_formulas_of_layers_become_the_layer(name, from_onnx):
+    from onnx.reference import ReferenceEvaluator
+
+    text, kind = WRITTEN_OUT[name]
+    model = written_out(text)
+    network = from_onnx.convert(model)
+    kinds = [type(n.layer).__name__ for n in network.nodes]
+    assert [k for k in kinds if k != "Identity"] == [kind]
+    x = 2 * np.random.default_rng(1).standard_normal((3, 4, 5))
+    erf = "Erf" in text  # which the evaluator knows in float32 only
+    close(network.forward(x), ReferenceEvaluator(model).run(None, {"x": x}), 1e-7 if erf else 1e-10)
+    if kind in ("GELU", "HardSwish", "Mish"):
+        assert (explain(network, x.reshape(3, 4, 5), seed=x).relevance == x).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "says"),
+    [
+        (GELU_TORCH, {"half": 0.51}, "'Erf' is not supported"),
+        (GELU_TORCH, {"r2": 1.414}, "'Erf' is not supported"),
+        (GELU_TORCH, {"half": np.full((1, 1, 5), 0.5)}, "'Erf' is not supported"),  # could repeat x
+        (GELU_TORCH.replace("y", "z") + "; Add z b y", {}, "'Erf' is not supported"),  # b is read again
+        (LAYER_NORM_TORCH.replace("Add v", "Sub v") + "; Identity n y", {}, "'(Pow|Sqrt)' is not supported"),
+        (LAYER_NORM_TORCH.replace("Pow d", "Pow x") + "; Identity n y", {}, "'(Pow|Sqrt)' is not supported"),
+        (LAYER_NORM_TORCH + "; Add n f y", {}, "'(Pow|Sqrt)' is not supported"),
+    ],
+)
+def test_formulas_that_are_nearly_those_of_a_layer_are_refused(text, changes, says, from_onnx):
+    with pytest.raises(UnsupportedError, match=says):
+        from_onnx.convert(written_out(text, **changes))
+
+
+def test_normalizations_of_other_axes_or_values(from_onnx):
+    from onnx.reference import ReferenceEvaluator
+
+    for text, kinds in (
+        (LAYER_NORM_TORCH + "; Mul n gc h; Add h be y", {"LayerNorm", "Affine"}),
+        (LAYER_NORM_TORCH.replace("s last", "s first") + "; Identity n y", {"RMSNorm", "Subtract"}),
+        (LAYER_NORM_TORCH + "; Add n d y", {"RMSNorm", "Subtract", "Add"}),  # d is read again
+    ):
+        model = written_out(text)
+        network = from_onnx.convert(model)
+        assert kinds <= {type(n.layer).__name__ for n in network.nodes}
+        x = np.random.default_rng(1).standard_normal((3, 4, 5))
+        close(network.forward(x), ReferenceEvaluator(model).run(None, {"x": x}), 1e-10)
+
+
+def test_what_pytorch_writes_out_is_read(from_onnx, torch):
+    """Its exporter for operator sets before 17, for layers and for modules that do it themselves."""
+    import io
+    import warnings
+
+    import onnx
+
+    nn, F = torch.nn, torch.nn.functional
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.steps = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.GELU(), nn.Linear(5, 5))
+            self.norm, self.last = nn.LayerNorm((4, 5)), nn.Linear(5, 3)
+
+        def forward(self, x):
+            x = self.steps(x)
+            x = x + F.gelu(self.norm(x), approximate="tanh")
+            x = x * F.relu6(x + 3) / 6
+            return self.last(F.mish(F.hardswish(x)))
+
+    module = Net().eval()
+    with torch.no_grad():
+        for p in module.parameters():
+            p.normal_()
+    x = torch.randn(2, 4, 6)
+    for opset in (11, 14):
+        file = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(module, (x,), file, opset_version=opset, dynamo=False)
+        network = from_onnx.convert(onnx.load_from_string(file.getvalue()))
+        kinds = [type(n.layer).__name__ for n in network.nodes]
+        assert [kinds.count(k) for k in ("LayerNorm", "GELU", "Mish", "Affine")] == [2, 2, 1, 0]
+        assert [n.layer.bias is None for n in network.nodes if isinstance(n.layer, Dense)] == [False] * 3
+        close(network.forward(x.double().numpy()), [module(x).detach().numpy()], 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "shape"),
+    [
+        ("Celu", {"alpha": 0.7}, (3, 4)),
+        ("Mish", {}, (3, 4)),
+        ("SpaceToDepth", {"blocksize": 2}, (3, 4, 6)),
+    ],
+)
+def test_onnx_operators_alone(op, attributes, shape, from_onnx):
+    from onnx import TensorProto, helper
+    from onnx.reference import ReferenceEvaluator
+
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *shape])]
+    ends.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, None))
+    graph = helper.make_graph([helper.make_node(op, ["x"], ["y"], **attributes)], "g", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+    x = np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
+    close(from_onnx.convert(model).forward(x), ReferenceEvaluator(model).run(None, {"x": x}), 2e-6)
+
+
 def test_onnx_on_the_command_line(from_onnx, tmp_path, capsys):
     import onnx
 

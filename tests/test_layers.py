@@ -11,6 +11,7 @@ from strategies import convolutions, linear_layers, numbers, seeds
 
 from numpylrp.errors import LRPError, NonFiniteError, ShapeError
 from numpylrp.layers import (
+    CELU,
     ELU,
     GELU,
     KINDS,
@@ -37,6 +38,7 @@ from numpylrp.layers import (
     MaxPool1D,
     MaxPool2D,
     Minimum,
+    Mish,
     Multiply,
     PReLU,
     ReLU,
@@ -207,6 +209,8 @@ ACTIVATIONS = {  # the definition, from the papers, for one number
     "leaky": (LeakyReLU(0.2), lambda v: v if v >= 0 else 0.2 * v),
     "prelu": (PReLU(np.array([0.3])), lambda v: v if v >= 0 else 0.3 * v),
     "elu": (ELU(1.5), lambda v: v if v > 0 else 1.5 * (np.exp(v) - 1)),
+    "celu": (CELU(0.7), lambda v: max(0, v) + min(0, 0.7 * (np.exp(v / 0.7) - 1))),
+    "mish": (Mish(), lambda v: v * np.tanh(np.log(1 + np.exp(v)))),
     "selu": (SELU(), lambda v: 1.0507009873554805 * (v if v > 0 else 1.6732632423543772 * (np.exp(v) - 1))),
     "gelu": (GELU(), lambda v: v * 0.5 * (1 + __import__("math").erf(v / np.sqrt(2)))),
     "gelu-tanh": (
@@ -351,6 +355,7 @@ BAD = [
     ),
     (lambda: BatchNorm(None, None, [0.0], [0.0], eps=0), "division by zero"),
     (lambda: BatchNorm(None, None, None, [0.0]), "mean is missing"),
+    (lambda: CELU(0), "alpha is to be positive, not 0"),
     (lambda: Transpose((0, 2)), "axes are to be an order"),
     (lambda: Reshape((-1, -1)), "at most one -1"),
     (lambda: ZeroPadding((1, 1)), "padding is to be a pair"),

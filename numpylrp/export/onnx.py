@@ -19,6 +19,7 @@ from ..errors import FileError, LRPError, MissingExtraError, UnsupportedError
 from ..network import Network
 from .graph import Graph, Value
 from .onnx_operators import OPERATIONS, Call, as_array
+from .onnx_patterns import found
 
 try:
     import onnx
@@ -151,16 +152,34 @@ def _follow(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> Networ
     for name, shape in shapes.items():
         values[name] = Value("input" if single else name, shape)
     opset = max((i.version for i in model.opset_import if i.domain in ("", "ai.onnx")), default=1)
+    nodes = []
     for node in model.graph.node:
+        if all(n in values and not isinstance(values[n], Value) for n in node.input if n):
+            results: Any = _constant(Call(graph, node, values, opset), node, values)
+            floats += [r.dtype for r in _list(results) if getattr(r, "dtype", np.dtype(int)).kind == "f"]
+            values.update(zip(node.output, _list(results)))
+        else:
+            nodes.append(node)
+    constants = {name: value for name, value in values.items() if not isinstance(value, Value)}
+    instead, within = {}, set()
+    for read, last, inside, add in found(nodes, constants, {o.name for o in model.graph.output}):
+        instead[last] = read, add
+        within |= inside - {last}
+    for number, node in enumerate(nodes):
+        if number in within:
+            continue
         call = Call(graph, node, values, opset)
+        if number in instead:
+            read, add = instead[number]
+            values[node.output[0]] = add(graph, call.name, values[read])
+            continue
         known = [values[n] for n in node.input if n]
         if node.op_type == "Shape" and isinstance(known[0], Value):
-            results: Any = np.array([1, *known[0].shape])  # the batch's own size is of no account
+            results = np.array([1, *known[0].shape])  # the batch's own size is of no account
             start, end = call.get("start", 0), call.get("end")
             results = results[start:end]
         elif not any(isinstance(v, Value) for v in known):
             results = _constant(call, node, values)
-            floats += [results.dtype] if getattr(results, "dtype", np.dtype(int)).kind == "f" else []
         else:
             if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATIONS:
                 raise UnsupportedError(
@@ -168,14 +187,17 @@ def _follow(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> Networ
                     f"there are {', '.join(OPERATIONS)}"
                 )
             results = OPERATIONS[node.op_type](graph, call.name, call)
-        results = results if isinstance(results, list) else [results]
-        values.update(zip(node.output, results))
+        values.update(zip(node.output, _list(results)))
     outputs = [values[o.name] for o in model.graph.output]
     if not outputs or not all(isinstance(v, Value) for v in outputs):
         raise UnsupportedError("the model's outputs are to depend on its input")
     wide = any(d == np.float64 for d in floats)
     source = f"ONNX, {model.producer_name} {model.producer_version}".strip(" ,")
     return graph.network(outputs, {"source": source}, np.float64 if wide else np.float32)
+
+
+def _list(results: Any) -> list:
+    return results if isinstance(results, list) else [results]
 
 
 CONSTANTS = (

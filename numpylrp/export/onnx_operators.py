@@ -431,6 +431,23 @@ def _depth_to_space(g: Graph, name: str, a: Call) -> Value:
     return g.reshape(name, x, (c // b**2, h * b, w * b))
 
 
+def _space_to_depth(g: Graph, name: str, a: Call) -> Value:
+    x, b = a.value(), a.get("blocksize")
+    c, h, w = x.shape
+    if h % b or w % b:
+        raise UnsupportedError(f"{name}: samples {x.shape} can't be cut into blocks of {b} x {b}")
+    cut = g.reshape(f"{name}.cut", x, (c, h // b, b, w // b, b))
+    moved = g.permute(f"{name}.move", cut, (0, 3, 5, 1, 2, 4))
+    return g.reshape(name, moved, (c * b**2, h // b, w // b))
+
+
+def _rms_norm(g: Graph, name: str, a: Call) -> Value:
+    x = a.value()
+    at = g.axis(name, x, a.get("axis", -1))
+    gamma = np.broadcast_to(a.array(1), x.shape[at:])
+    return g.add(name, L.RMSNorm(gamma, a.get("epsilon", 1e-5), tuple(range(at, len(x.shape)))), x)
+
+
 def _cast(g: Graph, name: str, a: Call) -> Any:
     if a.get("to") not in (1, 10, 11, 16):
         raise UnsupportedError(f"{name}: a cast to another type than floating point is not supported")
@@ -454,6 +471,7 @@ OPERATIONS: dict[str, Callable[[Graph, str, Call], Any]] = {
         name, L.InstanceNorm(gamma=a.array(1), beta=a.array(2), eps=a.get("epsilon", 1e-5)), a.value()
     ),
     "LayerNormalization": _layer_norm,
+    "RMSNormalization": _rms_norm,
     "GroupNormalization": _group_norm,
     "LpNormalization": _lp_norm,
     "MaxPool": _pool(L.MaxPool1D, L.MaxPool2D),
@@ -465,7 +483,9 @@ OPERATIONS: dict[str, Callable[[Graph, str, Call], Any]] = {
     "ThresholdedRelu": _activation(lambda a: L.ReLU(threshold=a.get("alpha", 1.0))),
     "PRelu": _prelu,
     "Elu": _activation(lambda a: L.ELU(a.get("alpha", 1.0))),
+    "Celu": _activation(lambda a: L.CELU(a.get("alpha", 1.0))),
     "Selu": _activation(_selu),
+    "Mish": _activation(lambda a: L.Mish()),
     "Gelu": _activation(lambda a: L.GELU(a.get("approximate", "none") == "tanh")),
     "Sigmoid": _activation(lambda a: L.Sigmoid()),
     "Tanh": _activation(lambda a: L.Tanh()),
@@ -502,6 +522,7 @@ OPERATIONS: dict[str, Callable[[Graph, str, Call], Any]] = {
     "ReduceMax": _reduce(L.GlobalMaxPool),
     **dict.fromkeys(("Resize", "Upsample"), _resize),
     "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
     **dict.fromkeys(("Identity", "Dropout"), _same),
     "Cast": _cast,
 }

@@ -1,6 +1,7 @@
 """The layers: small classes with parameters, ``forward`` and ``relprop``, one family a file."""
 
 from .activation import (
+    CELU,
     ELU,
     GELU,
     SELU,
@@ -10,6 +11,7 @@ from .activation import (
     HardSwish,
     LeakyReLU,
     LogSoftmax,
+    Mish,
     PReLU,
     ReLU,
     Sigmoid,

@@ -161,6 +161,20 @@ class ELU(Activation):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class CELU(Activation):
+    """``x`` where x > 0, else ``alpha * (exp(x / alpha) - 1)`` (Barron 2017)."""
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.alpha > 0:
+            raise LRPError(f"CELU: alpha is to be positive, not {self.alpha!r}")
+
+    def forward(self, x):
+        return np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0) / self.alpha))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class SELU(Activation):
     """Scaled ELU with the constants of Klambauer et al. 2017."""
 
@@ -187,6 +201,14 @@ class SiLU(Activation):
 
     def forward(self, x):
         return x * special.expit(x)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Mish(Activation):
+    """``x * tanh(log(1 + exp(x)))`` (Misra 2019)."""
+
+    def forward(self, x):
+        return x * np.tanh(np.logaddexp(0, x).astype(x.dtype, copy=False))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
