@@ -356,7 +356,8 @@ WRITTEN_OUT = {
     "gelu by tf2onnx": ("Mul half x a; Mul x r05 b; Erf b c; Add one c d; Mul a d y", "GELU"),
     "gelu, its half inside": ("Mul x r05 b; Erf b c; Mul c half d; Add d half e; Mul e x y", "GELU"),
     "tanh": (
-        "Mul x x a; Mul x a b; Mul k b c; Add x c d; Mul t d e; Tanh e f; Add one f h; Mul x h i;Mul half i y",
+        "Mul x x a; Mul x a b; Mul k b c; Add x c d; Mul t d e; Tanh e f; Add one f h; Mul x h i;"
+        "Mul half i y",
         "GELU",
     ),
     "tanh with Pow": (
@@ -435,6 +436,7 @@ def test_formulas_of_layers_become_the_layer(name, from_onnx):
         (GELU_TORCH, {"half": 0.51}, "'Erf' is not supported"),
         (GELU_TORCH, {"r2": 1.414}, "'Erf' is not supported"),
         (GELU_TORCH, {"half": np.full((1, 1, 5), 0.5)}, "'Erf' is not supported"),  # could repeat x
+        (GELU_TORCH, {"half": np.full((1, 1, 1, 1), 0.5)}, "constant with 4 axes"),
         (GELU_TORCH.replace("y", "z") + "; Add z b y", {}, "'Erf' is not supported"),  # b is read again
         (LAYER_NORM_TORCH.replace("Add v", "Sub v") + "; Identity n y", {}, "'(Pow|Sqrt)' is not supported"),
         (LAYER_NORM_TORCH.replace("Pow d", "Pow x") + "; Identity n y", {}, "'(Pow|Sqrt)' is not supported"),

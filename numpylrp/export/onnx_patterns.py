@@ -262,6 +262,17 @@ def _between(
     return found if closed else None
 
 
+def _ranked(add: Callable, rank: int) -> Callable:
+    """The function that adds a layer, where constants don't give the value more axes than it has."""
+
+    def checked(g: Graph, name: str, v: Value) -> Value:
+        if rank > len(v.shape) + 1:
+            raise UnsupportedError(f"{name}: a constant with {rank} axes and samples {v.shape}")
+        return add(g, name, v)
+
+    return checked
+
+
 def _dense(node: onnx.NodeProto, reader: onnx.NodeProto, constants: dict) -> Callable | None:
     """A product with a matrix and the sum behind it: a dense layer's weight and bias."""
     if (node.op_type, reader.op_type) != ("MatMul", "Add") or node.input[0] in constants:
@@ -302,5 +313,6 @@ def found(
             inside = _between(name, last, nodes, made, readers, outputs) if add else None
             if inside and not inside & taken:
                 taken |= inside
-                yield name, last, inside, add
+                given = (constants[i] for n in inside for i in nodes[n].input if i in constants)
+                yield name, last, inside, _ranked(add, max(map(np.ndim, given), default=0))
                 break
