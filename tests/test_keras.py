@@ -307,6 +307,78 @@ def test_merges_and_sound_of_keras_1(tmp_path):
         load(legacy(tmp_path / "b.h5", bad, {}))
 
 
+def operation(name, function, *nodes, kind="TFOpLambda"):
+    made = entry(kind, name, trainable=True, dtype="float32", function=function)
+    return {**made, "name": name, "inbound_nodes": [list(node) for node in nodes]}
+
+
+def functional(path, layers, version=b"2.9.0", **options):
+    first = {**entry("InputLayer", "in", batch_input_shape=[None, 4, 3]), "name": "in", "inbound_nodes": []}
+    ends = {"input_layers": [["in", 0, 0]], "output_layers": [[layers[-1]["name"], 0, 0]]}
+    return legacy(path, [first, *layers], {}, kind="Functional", version=version, **ends, **options)
+
+
+def test_operations_of_keras_2(tmp_path):
+    """As ``(1 - (x * [..] / 4 + x)) - 2`` and slices are stored: TFOpLambda and SlicingOpLambda."""
+    part = {"start": 1, "stop": None, "step": 2}
+    all_of_it = dict.fromkeys(part)
+    slices = [["a", 0, 0, {"slice_spec": [all_of_it, part, {**all_of_it, "stop": -1}]}]]
+    layers = [
+        operation("m", "math.multiply", ["in", 0, 0, {"y": [1.0, 2.0, 3.0], "name": None}]),
+        operation("d", "math.truediv", ["m", 0, 0, {"y": 4, "name": None}]),
+        operation("s", "__operators__.add", ["d", 0, 0, {"y": ["in", 0, 0], "name": None}]),
+        operation("r", "math.subtract", ["_CONSTANT_VALUE", -1, 1.0, {"y": ["s", 0, 0], "name": None}]),
+        operation("a", "math.subtract", ["r", 0, 0, {"y": 2.0, "name": None}]),
+        operation("p", "__operators__.getitem", *slices, kind="SlicingOpLambda"),
+    ]
+    x = R.standard_normal((2, 4, 3))
+    expected = 1 - (x * np.array([1.0, 2.0, 3.0]) / 4 + x) - 2
+    network = load(functional(tmp_path / "o.h5", layers))
+    assert_allclose(network.forward(x), expected[:, 1::2, :-1], rtol=1e-12)
+    e = explain(network, x, seed=np.ones((2, 2, 2)), composite="epsilon")
+    assert e.relevance.shape == x.shape and not e.relevance[:, ::2].any()
+
+
+OPERATIONS_REFUSED = [
+    ("math.truediv", ["_CONSTANT_VALUE", -1, 1.0, {"y": ["in", 0, 0]}], "division by a tensor"),
+    ("math.truediv", ["in", 0, 0, {"y": ["in", 0, 0]}], "division by a tensor"),
+    ("math.sin", ["in", 0, 0, {}], r"'o' \(math.sin\): the operation is not supported; there are Add, math"),
+    ("math.multiply", ["in", 0, 0, {"y": [[1.0, 2.0, 3.0]] * 4}], r"constant of shape \(4, 3\)"),
+    ("math.multiply", ["in", 0, 0, {"y": [1.0, 2.0]}], r"has 2 channels, but axis 1"),
+    ("math.multiply", ["in", 0, 0, {"y": "two"}], "the constant 'two' is not supported"),
+    ("__operators__.getitem", ["in", 0, 0, {"slice_spec": [0]}], "slice of the batch"),
+    (
+        "__operators__.getitem",
+        ["in", 0, 0, {"slice_spec": [{"start": 1, "stop": None, "step": None}]}],
+        "batch",
+    ),
+    (
+        "__operators__.getitem",
+        ["in", 0, 0, {"slice_spec": [dict.fromkeys(("start", "stop", "step"), None), 0, 0]}],
+        "leaves other than one axis",
+    ),
+    (
+        "__operators__.getitem",
+        ["in", 0, 0, {"slice_spec": [{"start": None, "stop": None, "step": None}, "..."]}],
+        "index '...' is not supported",
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "node", "says"), OPERATIONS_REFUSED)
+def test_operations_that_have_no_layer_are_refused(function, node, says, tmp_path):
+    with pytest.raises(LRPError, match=says):
+        load(functional(tmp_path / "o.h5", [operation("o", function, node)]))
+
+
+def test_a_wrapper_of_another_layer_than_dense_is_refused(tmp_path):
+    layer = {"class_name": "Conv2D", "config": {"name": "c", "use_bias": False}}
+    wrapped = entry("TimeDistributed", "t", batch_input_shape=[None, 2, 4, 4, 1], layer=layer)
+    path = legacy(tmp_path / "t.h5", [wrapped], {"t": {"kernel": np.ones((3, 3, 1, 2))}}, version=b"2.9.0")
+    with pytest.raises(UnsupportedError, match=r"'t' \(TimeDistributed\): it holds 'Conv2D'; there is Dense"):
+        load(path)
+
+
 def test_nested_models_of_keras_2_store_trained_weights_first(tmp_path):
     """A model as a layer: its weights are one list, what is trained before what is not."""
     inner = [

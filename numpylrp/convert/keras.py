@@ -22,6 +22,7 @@ from ..errors import FileError, LRPError, UnsupportedError
 from ..files import keeps_to_itself, opened, read_json, stored_array
 from ..network import Network
 from . import keras1
+from . import keras_operations as operations
 from .keras_layers import BUILDERS, Builder, Tensor, build, variables
 from .tensors import beside
 
@@ -197,7 +198,7 @@ class _Stored:
 
     def layer(self, kind: str, name: str, index: str) -> list[np.ndarray]:
         """The variables of a layer."""
-        at = f"layers/{index}/vars"
+        at = f"layers/{index}/{'layer/' if kind == 'TimeDistributed' else ''}vars"
         if at not in self.group:
             return []
         group = self.group[at]
@@ -301,26 +302,29 @@ def _model(b: Builder, config: Any, inputs: list[Tensor], source: Any, prefix: s
 
     calls: dict[str, int] = {}
 
-    def call(name: str, tensors: list[Tensor]) -> list[Tensor]:
+    def call(name: str, tensors: list[Any]) -> list[Tensor]:
         kind, entry, index = layers[name]
         c, again = entry["config"], calls.get(name, 0)
         calls[name] = again + 1
         full = f"{prefix}{name}" + (f"_call{again}" if again else "")
         if kind in MODELS:
             return _model(b, c, tensors, source.model(name, index, c), f"{full}/")
-        if kind not in BUILDERS:
+        what = operations.operation(entry)
+        if what is None and kind not in BUILDERS:
             why = "runs code from the file, which is refused" if "Lambda" in kind else "is not supported"
             raise UnsupportedError(f"layer {name!r} of kind {kind!r} {why}; there are {', '.join(BUILDERS)}")
-        if name not in made:
+        if name not in made and what is None:
             made[name] = source.layer(kind, name, index)
             if b.keras == 1:
                 made[name] = keras1.weights(kind, c, made[name])
             if b.theano:
                 made[name] = keras1.turned(kind, made[name])
         try:
+            if what is not None:
+                return [operations.build(b, what, full, tensors)]
             return [build(b, kind, full, c, tensors, made[name])]
         except LRPError as error:
-            raise type(error)(f"layer {name!r} ({kind}): {error}") from None
+            raise type(error)(f"layer {name!r} ({what or kind}): {error}") from None
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise FileError(
                 f"layer {name!r} ({kind}): the configuration is not understood ({error!r})"
@@ -339,31 +343,37 @@ def _functional(config: dict, layers: dict, inputs: list[Tensor], call: Any) -> 
     names = [ref[0] for ref in _refs(config["input_layers"])]
     values = {(name, 0): [t] for name, t in zip(names, inputs)}
     left = [
-        (name, n, _refs(node))
+        (name, n, _refs(node) if operations.operation(entry) is None else operations.operands(node))
         for name, (kind, entry, _) in layers.items()
         if kind != "InputLayer"
         for n, node in enumerate(entry.get("inbound_nodes") or [])
     ]
+
+    def known(operand: Any) -> bool:
+        return not isinstance(operand, operations.Ref) or operand[:2] in values
+
     while left:
-        ready = next((x for x in left if all((r[0], r[1]) in values for r in x[2])), None)
+        ready = next((x for x in left if all(map(known, x[2]))), None)
         if ready is None:
             raise FileError(f"layers {', '.join(sorted({x[0] for x in left}))} read what is not there")
         name, n, refs = ready
         if not refs:
             raise UnsupportedError(f"layer {name!r} is called with something that is no tensor of the model")
-        values[name, n] = call(name, [values[r[0], r[1]][r[2]] for r in refs])
+        values[name, n] = call(
+            name, [values[r[:2]][r.output] if isinstance(r, operations.Ref) else r for r in refs]
+        )
         left.remove(ready)
     return [values[r[0], r[1]][r[2]] for r in _refs(config["output_layers"])]
 
 
-def _refs(node: Any) -> list[tuple[str, int, int]]:
+def _refs(node: Any) -> list[operations.Ref]:
     """The tensors that a node names: (layer, node, tensor), in the notation of Keras 2 or 3."""
     if isinstance(node, dict):
         if "keras_history" in node:
-            return [tuple(node["keras_history"][:3])]
+            return [operations.Ref(*node["keras_history"][:3])]
         return [ref for value in node.values() for ref in _refs(value)]
     if isinstance(node, (list, tuple)):
         if len(node) >= 3 and isinstance(node[0], str) and all(isinstance(n, int) for n in node[1:3]):
-            return [tuple(node[:3])]
+            return [operations.Ref(*node[:3])]
         return [ref for value in node for ref in _refs(value)]
     return []

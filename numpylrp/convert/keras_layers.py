@@ -90,8 +90,10 @@ def activation(b: Builder, name: str, what: Any, t: Tensor) -> Tensor:
         "relu6": lambda: L.ReLU(max_value=6.0),
         "leakyrelu": lambda: L.LeakyReLU(0.2),
         "elu": L.ELU,
+        "celu": L.CELU,
         "selu": L.SELU,
         "gelu": L.GELU,
+        "mish": L.Mish,
         "silu": L.SiLU,
         "swish": L.SiLU,
         "sigmoid": L.Sigmoid,
@@ -128,7 +130,7 @@ def _dense(b, name, c, x, v):
 
 
 def _conv(rank: int, transposed: bool = False, depthwise: bool = False):
-    kind = L.Conv1D if rank == 1 else L.Conv2DTranspose if transposed else L.Conv2D
+    kind = L.Conv2DTranspose if transposed else L.Conv1D if rank == 1 else L.Conv2D
 
     def build(b, name, c, x, v):
         t, w = _images(b, x[0], c), v[0]
@@ -156,7 +158,16 @@ def _conv(rank: int, transposed: bool = False, depthwise: bool = False):
         elif transposed and c.get("output_padding") is not None:
             raise UnsupportedError("output_padding with padding 'same' is not supported")
         bias = v[1] if c.get("use_bias", True) else None
-        return _then(b, name, c, b.add(name, kind(w, bias, stride, padding, dilation, groups, **options), t))
+        if not (transposed and rank == 1):
+            made = b.add(name, kind(w, bias, stride, padding, dilation, groups, **options), t)
+            return _then(b, name, c, made)
+        # on images of height 1
+        image = b.add(f"{name}/image", L.Reshape((len(w), 1, -1)), t, rank=3)
+        options = {k: (0, *o) for k, o in options.items()}
+        made = kind(w[:, :, None], bias, (1, *stride), padding, (1, *dilation), groups, **options)
+        made = b.add(name, made, image)
+        made = b.add(f"{name}/row", L.Reshape((w.shape[1] * groups, -1)), made, rank=2)
+        return _then(b, name, c, made)
 
     return build
 
@@ -213,6 +224,12 @@ def _layer_norm(b, name, c, x, v):
     return b.add(name, L.LayerNorm(gamma, beta, float(c.get("epsilon", 1e-3)), axes), t)
 
 
+def _rms_norm(b, name, c, x, v):
+    t = b.laid(x[0], False)
+    axes = tuple(axis(t, a) for a in np.ravel(c.get("axis", -1)).tolist())
+    return b.add(name, L.RMSNorm(v[0], float(c.get("epsilon", 1e-6)), axes), t)
+
+
 def _group_norm(b, name, c, x, v):
     if c.get("axis", -1) != -1:
         raise UnsupportedError("group normalization of another axis than the last is not supported")
@@ -239,7 +256,7 @@ def _rescaling(b, name, c, x, v):
 
 def _normalization(b, name, c, x, v):
     at = c.get("axis", -1)
-    at = at[0] if isinstance(at, (list, tuple)) and len(at) == 1 else at
+    at = (*at, None)[0] if isinstance(at, (list, tuple)) and len(at) < 2 else at  # none: one for all
     if isinstance(at, (list, tuple)) or c.get("invert"):
         raise UnsupportedError("normalization of several axes, or inverted, is not supported")
     given = [c.get("mean"), c.get("variance")]
@@ -297,6 +314,18 @@ def _reshape(b, name, c, x, v):
 
 def _permute(b, name, c, x, v):
     return b.add(name, L.Transpose(tuple(d - 1 for d in c["dims"])), b.laid(x[0], False))
+
+
+def _repeat(b, name, c, x, v):
+    row = b.add(f"{name}/row", L.Reshape((1, -1)), x[0], rank=2, swapped=False)
+    return b.add(name, L.UpSampling((int(c["n"]), 1)), row)
+
+
+def _time_distributed(b, name, c, x, v):
+    """A dense layer works on the last axis by itself."""
+    if c["layer"]["class_name"] != "Dense":
+        raise UnsupportedError(f"it holds {c['layer']['class_name']!r}; there is Dense")
+    return _dense(b, name, c["layer"]["config"], x, v)
 
 
 def _same(b, name, c, x, v):
@@ -390,6 +419,7 @@ BUILDERS: dict[str, Callable[..., Tensor]] = {
     "DepthwiseConv2D": _conv(2, depthwise=True),
     "SeparableConv1D": _separable(1),
     "SeparableConv2D": _separable(2),
+    "Conv1DTranspose": _conv(1, transposed=True),
     "Conv2DTranspose": _conv(2, transposed=True),
     "MaxPooling1D": _pool(L.MaxPool1D),
     "MaxPooling2D": _pool(L.MaxPool2D),
@@ -399,6 +429,7 @@ BUILDERS: dict[str, Callable[..., Tensor]] = {
     **dict.fromkeys(("GlobalAveragePooling1D", "GlobalAveragePooling2D"), _global_pool(L.GlobalAveragePool)),
     **dict.fromkeys(("BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2"), _batch_norm),
     "LayerNormalization": _layer_norm,
+    "RMSNormalization": _rms_norm,
     "GroupNormalization": _group_norm,
     "UnitNormalization": _unit_norm,
     "Rescaling": _rescaling,
@@ -412,6 +443,8 @@ BUILDERS: dict[str, Callable[..., Tensor]] = {
     "Flatten": _flatten,
     "Reshape": _reshape,
     "Permute": _permute,
+    "RepeatVector": _repeat,
+    "TimeDistributed": _time_distributed,
     **dict.fromkeys(
         (
             "Dropout",
@@ -459,8 +492,10 @@ def variables(kind: str, c: dict) -> list[bool]:
         return [*learned, False, False]
     if kind in ("LayerNormalization", "GroupNormalization"):
         return learned
-    if kind == "PReLU":
+    if kind in ("PReLU", "RMSNormalization"):
         return [True]
+    if kind == "TimeDistributed":
+        return variables(c["layer"]["class_name"], c["layer"]["config"])
     if kind == "Normalization":
         return [] if c.get("mean") is not None else [False, False, False]
     return []

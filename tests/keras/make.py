@@ -131,6 +131,17 @@ def models() -> dict:
             layers += [K.Dense(n), K.BatchNormalization(), K.ReLU()]
         return keras.Sequential([*layers, K.GaussianNoise(0.1), K.Dense(12)])
 
+    def operations():
+        x = image()
+        y = K.Conv2D(4, 3, activation="mish")((2.0 - x / 1.5) * 0.5)
+        y = -y[:, 1:, ::2, :3] * np.array([0.5, 2.0, 1.5], "float32") + np.ones((6, 1, 1), "float32") - 0.5
+        y = y * (y + 1.0) - K.Activation("celu")(y)  # operations on two tensors
+        y = K.Reshape((18, 3))(y)
+        y = K.Conv1DTranspose(4, 3, strides=2, padding="valid")(K.RMSNormalization()(y))
+        y = K.Conv1DTranspose(3, 4, strides=2, padding="same", activation="relu")(y)
+        y = K.TimeDistributed(K.Dense(5, activation="tanh"))(K.Normalization(axis=None)(y))
+        return keras.Model(x, K.TimeDistributed(K.Dense(2))(K.RepeatVector(3)(y[:, -2])))
+
     def channels_first():
         x = keras.Input((3, 9, 8))
         first = {"data_format": "channels_first"}
