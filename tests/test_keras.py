@@ -319,21 +319,24 @@ def functional(path, layers, version=b"2.9.0", **options):
 
 
 def test_operations_of_keras_2(tmp_path):
-    """As ``(1 - (x * [..] / 4 + x)) - 2`` and slices are stored: TFOpLambda and SlicingOpLambda."""
+    """As ``(1 - (x * [..] / 4 + x)) - -2`` and slices are stored: TFOpLambda and SlicingOpLambda."""
     part = {"start": 1, "stop": None, "step": 2}
     all_of_it = dict.fromkeys(part)
-    slices = [["a", 0, 0, {"slice_spec": [all_of_it, part, {**all_of_it, "stop": -1}]}]]
+    slices = [["l", 0, 0, {"slice_spec": [all_of_it, part, {**all_of_it, "stop": -1}]}]]
     layers = [
         operation("m", "math.multiply", ["in", 0, 0, {"y": [1.0, 2.0, 3.0], "name": None}]),
         operation("d", "math.truediv", ["m", 0, 0, {"y": 4, "name": None}]),
         operation("s", "__operators__.add", ["d", 0, 0, {"y": ["in", 0, 0], "name": None}]),
         operation("r", "math.subtract", ["_CONSTANT_VALUE", -1, 1.0, {"y": ["s", 0, 0], "name": None}]),
-        operation("a", "math.subtract", ["r", 0, 0, {"y": 2.0, "name": None}]),
+        operation("a", "math.subtract", ["r", 0, 0, {"y": -2.0, "name": None}]),
+        operation("u", "math.minimum", ["a", 0, 0, {"y": 1.5, "name": None}]),
+        operation("l", "math.maximum", ["u", 0, 0, {"y": 0, "name": None}]),
         operation("p", "__operators__.getitem", *slices, kind="SlicingOpLambda"),
     ]
     x = R.standard_normal((2, 4, 3))
-    expected = 1 - (x * np.array([1.0, 2.0, 3.0]) / 4 + x) - 2
+    expected = 1 - (x * np.array([1.0, 2.0, 3.0]) / 4 + x) + 2
     network = load(functional(tmp_path / "o.h5", layers))
+    expected = np.clip(expected, 0, 1.5)
     assert_allclose(network.forward(x), expected[:, 1::2, :-1], rtol=1e-12)
     e = explain(network, x, seed=np.ones((2, 2, 2)), composite="epsilon")
     assert e.relevance.shape == x.shape and not e.relevance[:, ::2].any()

@@ -18,6 +18,8 @@ OPERATIONS = {
     **dict.fromkeys(("Subtract", "math.subtract"), "Subtract"),
     **dict.fromkeys(("Multiply", "math.multiply"), "Multiply"),
     **dict.fromkeys(("TrueDivide", "Divide", "math.truediv", "math.divide"), "Divide"),
+    **dict.fromkeys(("Maximum", "math.maximum"), "Maximum"),
+    **dict.fromkeys(("Minimum", "math.minimum"), "Minimum"),
     **dict.fromkeys(("Negative", "math.negative"), "Negative"),
     **dict.fromkeys(("GetItem", "__operators__.getitem"), "GetItem"),
 }
@@ -33,14 +35,15 @@ class Ref(NamedTuple):
 
 
 def operation(entry: dict) -> str | None:
-    """The name of the operation that an entry of a configuration is, None where it is a layer."""
+    """The name of the operation that an entry of a configuration is, None where it is built as a layer."""
     if entry["class_name"] in ("TFOpLambda", "SlicingOpLambda"):
         return str(entry["config"].get("function"))
-    if "module" in entry:
-        return entry["class_name"] if ".ops" in str(entry["module"]) else None
+    if entry["class_name"] not in OPERATIONS:
+        return None
     # .h5 files leave the module out; the layers of these names are called with a list of tensors
     nodes = [n for n in entry.get("inbound_nodes") or [] if isinstance(n, dict)]
-    own = nodes and entry["class_name"] in OPERATIONS and not isinstance(nodes[0]["args"][0], list)
+    listed = not nodes or isinstance(nodes[0]["args"][0], list)
+    own = ".ops" in str(entry["module"]) if "module" in entry else not listed
     return entry["class_name"] if own else None
 
 
@@ -79,6 +82,13 @@ def build(b: Builder, kind: str, name: str, given: list[Any]) -> Tensor:
     if len(given) != 2 or len(t) != 1 or (kind == "Divide" and behind):
         raise UnsupportedError("division by a tensor of the model is not supported")
     c = _constant(given[0] if behind else given[1])
+    if kind in ("Maximum", "Minimum"):
+        if c.size != 1:
+            raise UnsupportedError(
+                f"an array of constants of shape {c.shape} is not supported, only a number"
+            )
+        ends = {"low" if kind == "Maximum" else "high": float(c.reshape(()))}
+        return b.add(name, L.ReLU() if ends == {"low": 0.0} else L.Clip(**ends), t[0])
     scale, shift = {
         "Add": (1.0, c),
         "Subtract": (-1.0, c) if behind else (1.0, -c),
