@@ -26,6 +26,9 @@ class Value(NamedTuple):
 
 Operand = Value | np.ndarray | float
 
+PIECES = 64
+"""Slices that an axis may be cut into for a permutation of its entries."""
+
 
 class Graph:
     """Collects layers; knows the sample shape of every value."""
@@ -135,6 +138,62 @@ class Graph:
         index %= v.shape[at]
         one = self.part(name, v, at, index, index + 1)
         return self.reshape(name, one, [*v.shape[:at], *v.shape[at + 1 :]])
+
+    def gather(self, name: str, v: Value, at: int, indices: Sequence[int]) -> Value:
+        """Entries of an axis in any order: slices, one for each run of even steps, side by side."""
+        n, runs = v.shape[at], []
+        for index in indices:
+            if not -n <= index < n:
+                raise UnsupportedError(f"{name}: the index {index} is none of {n} along axis {at}")
+            run = runs[-1] if runs else []
+            if run and index % n - run[-1] == (
+                run[1] - run[0] if len(run) > 1 else max(index % n - run[0], 1)
+            ):
+                run.append(index % n)
+            else:
+                runs.append([index % n])
+        if not 1 <= len(runs) <= PIECES:
+            raise UnsupportedError(
+                f"{name}: {len(runs)} pieces along an axis are not supported, up to {PIECES} are"
+            )
+        parts = [
+            self.part(
+                f"{name}.{k}" if len(runs) > 1 else name, v, at, r[0], r[-1] + 1, r[1] - r[0] if r[1:] else 1
+            )
+            for k, r in enumerate(runs)
+        ]
+        return self.join(name, parts, at)
+
+    def turned(self, name: str, v: Value, axes: Sequence[int]) -> Value:
+        """Axes of the sample turned around."""
+        for k, at in enumerate(axes):
+            v = self.gather(f"{name}.{k}" if len(axes) > 1 else name, v, at, range(v.shape[at])[::-1])
+        return v
+
+    def repeated(self, name: str, v: Value, times: Sequence[int]) -> Value:
+        """The sample side by side with itself, this often along each of its axes."""
+        for at, n in enumerate(times):
+            v = self.join(f"{name}.{at}", [v] * n, at)
+        return v
+
+    def power(self, name: str, v: Value, exponent: float) -> Value:
+        """A whole power, as a product with itself; every factor gets an equal share."""
+        if exponent not in (1, 2, 3, 4):
+            raise UnsupportedError(f"{name}: the power {exponent:g} is not supported, only 1 to 4")
+        return v if exponent == 1 else self.add(name, L.Multiply(), *[v] * int(exponent))
+
+    def row_transpose(self, name: str, v: Value, weight: np.ndarray, bias: Any, options: dict) -> Value:
+        """A transposed convolution in one dimension: on images of height 1."""
+        groups = options.get("groups", 1)
+        image = self.reshape(f"{name}.image", v, (v.shape[0], 1, -1))
+        lifted = {
+            k: o
+            if k == "groups" or isinstance(o, str)
+            else ({"padding": (0, 0), "output_padding": 0}.get(k, 1), *o)
+            for k, o in options.items()
+        }
+        made = self.add(name, L.Conv2DTranspose(weight[:, :, None], bias, **lifted), image)
+        return self.reshape(f"{name}.row", made, (weight.shape[1] * groups, -1))
 
     def pad(self, name: str, v: Value, pairs: Sequence[tuple[int, int]], value: Any = 0) -> Value:
         """Zeros around the sample; negative padding cuts off."""

@@ -115,25 +115,25 @@ def _conv(g: Graph, name: str, a: Call) -> Value:
 
 def _conv_transpose(g: Graph, name: str, a: Call) -> Value:
     x, w = a.value(), a.array(1)
-    if w.ndim != 4:
-        raise UnsupportedError(
-            f"{name}: a transposed convolution in {w.ndim - 2} dimensions is not supported"
-        )
+    rank = w.ndim - 2
+    if rank not in (1, 2):
+        raise UnsupportedError(f"{name}: a transposed convolution in {rank} dimensions is not supported")
     if a.get("output_shape"):
         raise UnsupportedError(f"{name}: output_shape is not supported; give pads")
-    padding = _padding(a, 2)
+    padding = _padding(a, rank)
     if padding == "same_lower":
         raise UnsupportedError(f"{name}: auto_pad SAME_LOWER is not supported here")
-    layer = L.Conv2DTranspose(
-        w,
-        a.array(2),
-        tuple(a.get("strides", (1, 1))),
-        padding,
-        tuple(a.get("dilations", (1, 1))),
-        a.get("group", 1),
-        tuple(a.get("output_padding", (0, 0))),
-    )
-    return g.add(name, layer, x)
+    ones = (1,) * rank
+    options = {
+        "stride": tuple(a.get("strides", ones)),
+        "padding": padding,
+        "dilation": tuple(a.get("dilations", ones)),
+        "groups": a.get("group", 1),
+        "output_padding": tuple(a.get("output_padding", (0,) * rank)),
+    }
+    if rank == 1:
+        return g.row_transpose(name, x, w, a.array(2), options)
+    return g.add(name, L.Conv2DTranspose(w, a.array(2), **options), x)
 
 
 def _gemm(g: Graph, name: str, a: Call) -> Value:
@@ -340,9 +340,16 @@ def _gather(g: Graph, name: str, a: Call) -> Value:
     at = g.axis(name, x, a.get("axis", 0))
     if index.ndim == 0:
         return g.select(name, x, at, int(index))
-    if index.ndim == 1 and len(index) and (np.diff(index) == 1).all() and index[0] >= 0:
-        return g.part(name, x, at, int(index[0]), int(index[-1]) + 1)
-    raise UnsupportedError(f"{name}: Gather with indices that are no range is not supported")
+    if index.ndim == 1:
+        return g.gather(name, x, at, index.tolist())
+    raise UnsupportedError(f"{name}: Gather with an array of indices {index.shape} is not supported")
+
+
+def _pow(g: Graph, name: str, a: Call) -> Value:
+    exponent = a.array(1)
+    if exponent.size != 1:
+        raise UnsupportedError(f"{name}: Pow with an array of exponents {exponent.shape} is not supported")
+    return g.power(name, a.value(), float(exponent.reshape(())))
 
 
 def _pad(g: Graph, name: str, a: Call) -> Value:
@@ -492,6 +499,7 @@ OPERATIONS: dict[str, Callable[[Graph, str, Call], Any]] = {
     "Softplus": _activation(lambda a: L.Softplus()),
     "HardSigmoid": _activation(lambda a: L.HardSigmoid(a.get("alpha", 0.2), a.get("beta", 0.5))),
     "HardSwish": _activation(lambda a: L.HardSwish()),
+    "Abs": _activation(lambda a: L.LeakyReLU(-1.0)),
     "Clip": _clip,
     "Softmax": _softmax(L.Softmax),
     "LogSoftmax": _softmax(L.LogSoftmax),
@@ -499,6 +507,7 @@ OPERATIONS: dict[str, Callable[[Graph, str, Call], Any]] = {
     "Sub": _binary("-"),
     "Mul": _binary("*"),
     "Div": _binary("/"),
+    "Pow": _pow,
     "Neg": lambda g, name, a: g.affine(name, a.value(), -1.0, 0.0),
     "Sum": _several(L.Add),
     "Mean": _several(L.Average),

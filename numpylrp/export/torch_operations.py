@@ -88,18 +88,18 @@ def _conv(g: Graph, name: str, a: Args) -> Value:
 def _conv_transpose(g: Graph, name: str, a: Args) -> Value:
     x, w = a["input"], a.array("weight")
     rank = w.ndim - 2
-    if rank != 2:
+    if rank not in (1, 2):
         raise UnsupportedError(f"{name}: a transposed convolution in {rank} dimensions is not supported")
-    layer = L.Conv2DTranspose(
-        w,
-        a.array("bias"),
-        _full(a["stride"], 2),
-        _pairs(_full(a["padding"], 2)),
-        _full(a["dilation"], 2),
-        a["groups"],
-        _full(a["output_padding"], 2),
-    )
-    return g.add(name, layer, x)
+    options = {
+        "stride": _full(a["stride"], rank),
+        "padding": _pairs(_full(a["padding"], rank)),
+        "dilation": _full(a["dilation"], rank),
+        "groups": a["groups"],
+        "output_padding": _full(a["output_padding"], rank),
+    }
+    if rank == 1:
+        return g.row_transpose(name, x, w, a.array("bias"), options)
+    return g.add(name, L.Conv2DTranspose(w, a.array("bias"), **options), x)
 
 
 def _convolution(g: Graph, name: str, a: Args) -> Value:
@@ -258,6 +258,12 @@ def _rsub(g: Graph, name: str, a: Args) -> Any:
     return g.combine(name, "-", a.operand("other"), x)
 
 
+def _power(g: Graph, name: str, a: Args) -> Value:
+    if isinstance(a["exponent"], (Value, torch.Tensor)) or not isinstance(a["self"], Value):
+        raise UnsupportedError(f"{name}: a power with other than a number as its exponent is not supported")
+    return g.power(name, a["self"], a["exponent"])
+
+
 def _merge(kind: type) -> Callable:
     return lambda g, name, a: g.several(name, kind, [a.operand("self"), a.operand("other")])
 
@@ -367,12 +373,67 @@ def _stack(g: Graph, name: str, a: Args) -> Value:
 
 
 def _cat(g: Graph, name: str, a: Args) -> Value:
-    values = list(a["tensors"])
-    if not all(isinstance(v, Value) for v in values):
+    given = list(a["tensors"])
+    first = next(n for n, v in enumerate(given) if isinstance(v, Value))
+    at = g.axis(name, given[first], a["dim"])
+    values, before = [], 0
+    for v in given:  # constant zeros are padding
+        if isinstance(v, Value):
+            values.append(g.pad(f"{name}.zeros", v, _along(v, at, (before, 0))))
+            before = 0
+        elif v.any():
+            raise UnsupportedError(f"{name}: concatenation with a constant is not supported, only with zeros")
+        elif values:
+            values[-1] = g.pad(f"{name}.zeros", values[-1], _along(values[-1], at, (0, v.shape[at + 1])))
+        else:
+            before += v.shape[at + 1]
+    return g.join(name, values, at)
+
+
+def _along(v: Value, at: int, pair: tuple[int, int]) -> list[tuple[int, int]]:
+    return [pair if n == at else (0, 0) for n in range(len(v.shape))]
+
+
+def _repeat(g: Graph, name: str, a: Args) -> Value:
+    x, times = a["self"], list(a["repeats"] if "repeats" in a.args else a["dims"])
+    times = [1] * (len(x.shape) + 1 - len(times)) + times
+    if len(times) != len(x.shape) + 1 or times[0] != 1:
         raise UnsupportedError(
-            f"{name}: concatenation with a constant is not supported, but padding with zeros is"
+            f"{name}: repeats {tuple(times)} of the batch, or to more axes, are not supported"
         )
-    return g.join(name, values, g.axis(name, values[0], a["dim"]))
+    return g.repeated(name, x, times[1:])
+
+
+def _repeat_each(g: Graph, name: str, a: Args) -> Value:
+    x, times = a["self"], a["repeats"]
+    if not isinstance(times, int) or a["dim"] is None:
+        raise UnsupportedError(f"{name}: repeat_interleave is supported with one number and one axis")
+    size = [1] * len(x.shape)
+    size[g.axis(name, x, a["dim"])] = times
+    return g.add(name, L.UpSampling(tuple(size)), x)
+
+
+def _index(g: Graph, name: str, a: Args) -> Value:
+    """``x[:, [2, 1, 0]]``, and index_select."""
+    x = a["self"]
+    given = a["indices"] if "indices" in a.args else [None] * (a["dim"] % (len(x.shape) + 1)) + [a["index"]]
+    at = [n for n, index in enumerate(given) if index is not None]
+    index = given[at[0]] if len(at) == 1 else None
+    if (
+        not isinstance(index, torch.Tensor)
+        or index.ndim != 1
+        or index.dtype not in (torch.int64, torch.int32)
+    ):
+        raise UnsupportedError(f"{name}: an index other than one list of constants is not supported")
+    return g.gather(name, x, g.axis(name, x, at[0]), index.tolist())
+
+
+def _pixel_unshuffle(g: Graph, name: str, a: Args) -> Value:
+    x, r = a["self"], a["downscale_factor"]
+    c, h, w = x.shape
+    cut = g.reshape(f"{name}.cut", x, (c, h // r, r, w // r, r))
+    moved = g.permute(f"{name}.move", cut, (0, 1, 3, 5, 2, 4))
+    return g.reshape(name, moved, (c * r**2, h // r, w // r))
 
 
 def _pixel_shuffle(g: Graph, name: str, a: Args) -> Value:
@@ -414,7 +475,7 @@ OPERATIONS: dict[str, Callable[[Graph, str, Args], Any]] = {
         ),
     ),
     **dict.fromkeys(("conv1d", "conv2d"), _conv),
-    "conv_transpose2d": _conv_transpose,
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d"), _conv_transpose),
     "convolution": _convolution,
     **dict.fromkeys(("batch_norm", "_native_batch_norm_legit_no_training"), _batch_norm),
     "instance_norm": _instance_norm,
@@ -446,9 +507,12 @@ OPERATIONS: dict[str, Callable[[Graph, str, Args], Any]] = {
     "leaky_relu": _activation(lambda a: L.LeakyReLU(float(a["negative_slope"]))),
     "prelu": _prelu,
     "elu": _activation(_elu),
+    "celu": _activation(lambda a: L.CELU(float(a["alpha"]))),
+    "abs": _activation(lambda a: L.LeakyReLU(-1.0)),
     "selu": _activation(lambda a: L.SELU()),
     "gelu": _activation(lambda a: L.GELU(a["approximate"] == "tanh")),
     "silu": _activation(lambda a: L.SiLU()),
+    "mish": _activation(lambda a: L.Mish()),
     "sigmoid": _activation(lambda a: L.Sigmoid()),
     "tanh": _activation(lambda a: L.Tanh()),
     "softplus": _activation(_softplus),
@@ -462,6 +526,8 @@ OPERATIONS: dict[str, Callable[[Graph, str, Args], Any]] = {
     "div": _binary("/"),
     "rsub": _rsub,
     "neg": lambda g, name, a: g.affine(name, a["self"], -1.0, 0.0),
+    "pow": _power,
+    "square": lambda g, name, a: g.power(name, a["self"], 2),
     "maximum": _merge(L.Maximum),
     "minimum": _merge(L.Minimum),
     "max": _of_two(L.Maximum),
@@ -493,6 +559,11 @@ OPERATIONS: dict[str, Callable[[Graph, str, Args], Any]] = {
     "cat": _cat,
     "stack": _stack,
     "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_unshuffle,
+    **dict.fromkeys(("repeat", "tile"), _repeat),
+    "repeat_interleave": _repeat_each,
+    "flip": lambda g, name, a: g.turned(name, a["self"], [g.axis(name, a["self"], d) for d in a["dims"]]),
+    **dict.fromkeys(("index", "index_select"), _index),
     **dict.fromkeys(("to", "_to_copy"), _cast),
     "channel_shuffle": _channel_shuffle,
     **dict.fromkeys(
