@@ -591,6 +591,34 @@ def test_archives_that_are_not_right_are_refused(tmp_path):
         load(archive(path, drop))
 
 
+def test_broken_archives_are_named_in_one_line(tmp_path, capsys):
+    """Cut anywhere, with bytes changed anywhere, or emptied: never another error than ours."""
+    whole = (FOLDER / "sequential.keras").read_bytes()
+    path, rng = tmp_path / "broken.keras", np.random.default_rng(0)
+    for size in (4, 30, 1000, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(
+            FileError, match=r"broken\.keras is a .keras file, but truncated or damaged \(.+\)$"
+        ):
+            load(path)
+    for _ in range(40):
+        changed = bytearray(whole)
+        for at in rng.integers(len(whole), size=20):
+            changed[at] ^= 0xFF
+        path.write_bytes(changed)
+        try:
+            load(path)
+        except LRPError as error:
+            assert "broken.keras" in str(error)
+    for nothing in (b"", b"PK", b"not a zip file"):
+        path.write_bytes(nothing)
+        with pytest.raises(FileError, match=r"broken\.keras"):
+            load(path)
+    path.write_bytes(whole[:1000])
+    assert main(["inspect", str(path)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 # ---------------------------------------------------------------- from the outside
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -46,14 +47,12 @@ def load(
         network = onnx.convert(path)
         return network if dtype is None else network.astype(dtype)
     if os.path.isfile(path) and not h5py.is_hdf5(path):
-        with open(path, "rb") as stream:
-            zipped = stream.read(4) == b"PK\x03\x04"
         if suffix in PICKLES:
             raise FileError(
                 f"{path} is a PyTorch pickle, which is never unpickled here: where PyTorch is, write the "
                 "module with numpylrp.export.torch.save, or the tensors of its state dict to HDF5"
             )
-        if zipped:
+        if keras.zipped(Path(path)):
             return keras.load(path, dtype)
     with opened(path) as file:
         attributes = set(file.attrs)

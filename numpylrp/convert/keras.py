@@ -10,6 +10,7 @@ import json
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def load(
     FileError, UnsupportedError
     """
     path = Path(path)
-    if zipfile.is_zipfile(path):
+    if zipped(path):
         config, metadata, file = _archive(path)
         with file:
             return _network(path, config, _Stored(file), metadata, dtype)
@@ -76,6 +77,14 @@ def load(
         )
         metadata = {"keras_version": version, "backend": _text(said.get("backend", ""))}
         return _network(path, config, source, metadata, dtype)
+
+
+def zipped(path: Path) -> bool:
+    """Whether a file is a zip archive, or the beginning of one."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as stream:
+        return stream.read(4) == b"PK\x03\x04"
 
 
 def _text(value: Any) -> str:
@@ -98,21 +107,21 @@ def _json(text: Any, path: Path) -> dict:
 
 def _archive(path: Path) -> tuple[dict, dict, h5py.File]:
     """Configuration, metadata and weights of a .keras file."""
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            parts = Path(member.filename).parts
-            if member.filename.startswith(("/", "\\")) or ".." in parts or ":" in member.filename:
-                raise FileError(f"{path}: the member {member.filename!r} leads out of the archive")
-            if member.file_size > min(LARGEST, 2**24 + 100 * member.compress_size):
-                raise FileError(f"{path}: the member {member.filename!r} claims {member.file_size} bytes")
-        try:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                parts = Path(member.filename).parts
+                if member.filename.startswith(("/", "\\")) or ".." in parts or ":" in member.filename:
+                    raise FileError(f"{path}: the member {member.filename!r} leads out of the archive")
+                if member.file_size > min(LARGEST, 2**24 + 100 * member.compress_size):
+                    raise FileError(f"{path}: the member {member.filename!r} claims {member.file_size} bytes")
             config = _json(archive.read("config.json"), path)
             metadata = _json(archive.read("metadata.json"), path)
             weights = archive.read("model.weights.h5")
-        except KeyError as error:
-            raise FileError(f"{path} is a zip archive, but no Keras model: {error}") from None
-        except zipfile.BadZipFile as error:
-            raise FileError(f"{path} is damaged: {error}") from None
+    except KeyError as error:
+        raise FileError(f"{path} is a zip archive, but no Keras model: {error}") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise FileError(f"{path} is a .keras file, but truncated or damaged ({error})") from None
     try:
         file = h5py.File(io.BytesIO(weights), "r")
     except OSError as error:

@@ -141,27 +141,24 @@ class Graph:
 
     def gather(self, name: str, v: Value, at: int, indices: Sequence[int]) -> Value:
         """Entries of an axis in any order: slices, one for each run of even steps, side by side."""
-        n, runs = v.shape[at], []
+        n, runs = v.shape[at], [[]]
         for index in indices:
             if not -n <= index < n:
                 raise UnsupportedError(f"{name}: the index {index} is none of {n} along axis {at}")
-            run = runs[-1] if runs else []
-            if run and index % n - run[-1] == (
-                run[1] - run[0] if len(run) > 1 else max(index % n - run[0], 1)
-            ):
-                run.append(index % n)
+            index, run = index % n, runs[-1]
+            step = run[1] - run[0] if len(run) > 1 else index - run[0] if run else 1
+            if not run or (step > 0 and index - run[-1] == step):
+                run.append(index)
             else:
-                runs.append([index % n])
-        if not 1 <= len(runs) <= PIECES:
+                runs.append([index])
+        if len(runs) > PIECES or not runs[0]:
             raise UnsupportedError(
                 f"{name}: {len(runs)} pieces along an axis are not supported, up to {PIECES} are"
             )
-        parts = [
-            self.part(
-                f"{name}.{k}" if len(runs) > 1 else name, v, at, r[0], r[-1] + 1, r[1] - r[0] if r[1:] else 1
-            )
-            for k, r in enumerate(runs)
-        ]
+        parts = []
+        for k, (first, *rest) in enumerate(runs):
+            step, own = (rest[0] - first if rest else 1), f"{name}.{k}" if len(runs) > 1 else name
+            parts.append(self.part(own, v, at, first, [first, *rest][-1] + 1, step))
         return self.join(name, parts, at)
 
     def turned(self, name: str, v: Value, axes: Sequence[int]) -> Value:
