@@ -38,6 +38,21 @@ def epsilon(eps, sign=lambda z: np.where(z >= 0, 1.0, -1.0), bias=True, weigh=Tr
     return rule
 
 
+def bias_shared(eps, share_of_eps):
+    """``(x_i w_ij + (b_j + share_of_eps eps sign z_j) / n) / (z_j + eps sign z_j) R_j`` by loops."""
+
+    def rule(x, W, b, R):
+        R_x = np.zeros(len(x))
+        for j, R_j in enumerate(R):
+            z = sum(x[i] * W[i, j] for i in range(len(x))) + b[j]
+            more = eps if z >= 0 else -eps
+            for i in range(len(x)):
+                R_x[i] += (x[i] * W[i, j] + (b[j] + share_of_eps * more) / len(x)) / (z + more) * R_j
+        return R_x
+
+    return rule
+
+
 def gamma(g, weights_only=False):
     def rule(x, W, b, R):
         if not weights_only:
@@ -221,6 +236,8 @@ DENSE_BUGS = {
     "no bias": (epsilon(0.25, bias=False), "the bias dropped from the denominator"),
     "not weighed": (epsilon(0.25, weigh=False), "c instead of x c"),
     "no epsilon": (epsilon(0.0), "no stabilizer"),
+    "bias shared": (bias_shared(0.25, 0), "the bias shared equally among the inputs"),
+    "bias_factor": (bias_shared(0.25, 1), "bias and stabilizer shared equally among the inputs"),
     "another rule": (alpha_beta(1, 0), "ZPlus() instead"),
     "gradient": (lambda x, W, b, R: W @ R, "the layer's gradient"),
 }
@@ -233,6 +250,13 @@ def test_bugs_of_the_epsilon_rule(name):
     verdict, _ = both(dense(), X, EPS, dict.fromkeys(EPS, rule), place, cause)
     assert verdict.first.layers == (layer,) and f"{layer} (Epsilon(0.25))" in verdict.cause
     assert any(cause in line for line in str(verdict).splitlines()[-1:]), "one cause for all"
+
+
+def test_a_denominator_without_sign():
+    """The logits are positive, so that the last layer can't tell; behind the ReLU nothing is negative."""
+    for eps, rule in ((0.25, Epsilon(0.25)), (0.0, LRP0())):
+        how = {**RIGHT, "fc2": lambda x, W, b, R, eps=eps: x * (W @ (R / (abs(x @ W + b) + eps)))}
+        both(dense(), X, {**EPS, "fc2": rule}, how, "relu", "|z| + eps as the denominator")
 
 
 def test_a_bug_in_one_layer_is_found_there_and_nowhere_else():
@@ -342,7 +366,11 @@ def test_batch_normalization_passed():
 
 @pytest.mark.parametrize(
     "variance, cause",
-    [(lambda v: v**2 + 1e-5, "batch normalization with sqrt(var^2 + eps)"), (lambda v: v, "without eps")],
+    [
+        (lambda v: v**2 + 1e-5, "batch normalization with sqrt(var^2 + eps)"),
+        (lambda v: (np.sqrt(v) + 1e-5) ** 2, "batch normalization with sqrt(var) + eps"),
+        (lambda v: v, "without eps"),
+    ],
 )
 @pytest.mark.parametrize("forward", [False, True])
 def test_batch_normalization_with_another_denominator(variance, cause, forward):
@@ -619,6 +647,10 @@ def test_z_box_and_pass_are_judged():
         return twins._share(R, c, c.sum(0) + b)
 
     both(network, X, rules, {**RIGHT, "fc1": bias}, "input", "the bias left in the denominator of z^B")
+    rules = {**EPS, "fc1": ZBox(-4.0, 6.0)}
+    low, high = np.full(5, -4.0), np.full(5, 6.0)
+    swapped = {**RIGHT, "fc1": lambda x, W, b, R: twins.z_box(x, W, b, R, high, low)}
+    both(network, X, rules, swapped, "input", "the bounds of z^B swapped, low for high")
     assert judge(
         normalized(), IMAGES, {**BIGGER, "bn": Pass()}, {"fc": np.ones((3, 3))}, seed=np.ones((3, 3))
     ).agrees

@@ -69,6 +69,12 @@ def _stabilizer(how: str, epsilon: float | None = None) -> Change:
     return _ruled(change)
 
 
+def _absolute(layer: Any, rule: Rule) -> Rule | None:
+    # for alpha-beta it is the negative part added, which has its own name
+    signed = isinstance(rule, (Epsilon, Gamma)) and not getattr(rule, "relative", False)
+    return v.Stabilized(rule, rule.epsilon, "|z| + eps") if signed else None
+
+
 def _library(what: Convention) -> Change:
     def change(layer: Any, rule: Rule | None) -> tuple | None:
         try:
@@ -114,6 +120,10 @@ def _scalar_bias(layer: Any) -> Any:
 
 def _no_eps(layer: L.BatchNorm) -> Any:
     return replace(layer, eps=0.0) if layer.eps and layer.variance.all() else None
+
+
+def _eps_outside(layer: L.BatchNorm) -> Any:
+    return v.eps_outside_the_root(layer) if layer.eps else None
 
 
 def _kernel(turn: Callable[[np.ndarray], np.ndarray | None], family: str) -> Change:
@@ -173,6 +183,15 @@ def _bias(layer: Any, rule: Rule) -> Rule | None:
     )
 
 
+def _bias_shared(with_stabilizer: bool) -> Callable[[Any, Rule], Rule | None]:
+    def change(layer: Any, rule: Rule) -> Rule | None:
+        given = layer.family == "norm" or getattr(layer, "bias", None) is not None
+        shared = isinstance(rule, Epsilon) and (given or (with_stabilizer and rule.epsilon))
+        return v.BiasShared(rule, with_stabilizer) if shared else None
+
+    return change
+
+
 def _instead(rule: Rule) -> Change:
     return _ruled(lambda layer, own: None if own == rule or layer.family == "norm" else rule)
 
@@ -194,8 +213,13 @@ BUGS: tuple[Hypothesis, ...] = (
     Hypothesis("sign(0) = 0 in the stabilizer: relevance at z = 0 is dropped", _stabilizer("sign(0) = 0")),
     Hypothesis("a stabilizer without sign: z + eps", _stabilizer("no sign")),
     Hypothesis("a stabilizer for exact zeros only", _stabilizer("zeros only", 1e-9)),
+    Hypothesis("|z| + eps as the denominator: the sign of z is lost", _ruled(_absolute)),
     Hypothesis("no stabilizer: epsilon 0", _of_kind(Epsilon, lambda rule: replace(rule, epsilon=0.0))),
     Hypothesis("the bias dropped from the denominator", _ruled(_bias)),
+    Hypothesis("the bias shared equally among the inputs", _ruled(_bias_shared(False))),
+    Hypothesis(
+        "bias and stabilizer shared equally among the inputs (bias_factor 1)", _ruled(_bias_shared(True))
+    ),
     Hypothesis("the bias unclamped, in both denominators", _of_kind(AlphaBeta, _alpha_beta(v.BiasInBoth))),
     Hypothesis("gamma on weights only, bias as it is", _of_kind(Gamma, _gamma_weights(False))),
     Hypothesis("gamma on weights only", _of_kind(Gamma, _gamma_weights(True))),
@@ -223,6 +247,10 @@ BUGS: tuple[Hypothesis, ...] = (
         _of_kind(ZBox, lambda rule: v.ZBoxBias(rule.low, rule.high, rule.epsilon)),
     ),
     Hypothesis(
+        "the bounds of z^B swapped, low for high",
+        _of_kind(ZBox, lambda rule: v.ZBoxSwapped(rule.low, rule.high, rule.epsilon)),
+    ),
+    Hypothesis(
         "the input multiplied is missing: c instead of x c", _ruled(lambda _, rule: v.NotWeighed(rule))
     ),
     Hypothesis("the layer's gradient instead of its rule", _ruled(lambda layer, rule: v.Gradient())),
@@ -241,6 +269,7 @@ BUGS: tuple[Hypothesis, ...] = (
         _ruled(lambda layer, rule: Pass() if isinstance(layer, L.BatchNorm) else None),
     ),
     *_altered("batch normalization with sqrt(var^2 + eps)", _alter(L.BatchNorm, v.squared_variance)),
+    *_altered("batch normalization with sqrt(var) + eps", _alter(L.BatchNorm, _eps_outside)),
     *_altered("batch normalization without eps", _alter(L.BatchNorm, _no_eps)),
     *_altered("a scalar bias where the border needs a map", _scalar_bias),
     *_altered("average pooling counts padding otherwise", _alter(L.AveragePool2D, _counting)),

@@ -32,6 +32,7 @@ from ..rules import (
     changed,
     divide,
     negative,
+    one,
     positive,
     same,
     signed_parts,
@@ -46,6 +47,7 @@ STABILIZERS: dict[str, Callable] = {
     "sign(0) = -1": lambda z, eps: z + np.where(z > 0, eps, -eps).astype(z.dtype),
     "sign(0) = 0": lambda z, eps: z + eps * np.sign(z),
     "no sign": lambda z, eps: z + z.dtype.type(eps),
+    "|z| + eps": lambda z, eps: np.abs(z) + z.dtype.type(eps),
     "zeros only": lambda z, eps: np.where(z == 0, z.dtype.type(eps), z),
 }
 """What keeps the denominators from 0: ``z + eps sign(z)`` and the forms that others have of it."""
@@ -126,6 +128,27 @@ class NoBias(Variant):
     def propagate(self, layer, R, x, y, note=None):
         weight, _ = layer.parameters(x.shape[1:])
         return self.rule.propagate(_Without(layer), R, x, layer.linear(x, weight, None), note)
+
+
+@dataclass(frozen=True, repr=False)
+class BiasShared(Variant):
+    """Epsilon with the bias in equal parts to the inputs: ``(z_ij + b_j / n_j) / (z_j + eps sign z_j) R_j``.
+
+    n_j is the number of inputs of output j. That is ``bias_factor = 1`` (Arras et al. 2017), whose code
+    also shares out the stabilizer: ``(z_ij + (b_j + eps sign z_j) / n_j) / (...)``.
+    """
+
+    with_stabilizer: bool = False
+
+    def propagate(self, layer, R, x, y, note=ignore):
+        shape = x.shape[1:]
+        weight, bias = layer.parameters(shape)
+        count = layer.linear(np.ones_like(x[:1]), one(weight), None)
+        s, extra = self.divided(R, y), 0 if bias is None else y - layer.linear(x, weight, None)
+        if self.with_stabilizer:
+            extra = extra + self.stabilized(y) - y
+        equal = layer.adjoint(divide(s * extra, count), one(weight), shape)
+        return x * layer.adjoint(s, weight, shape) + equal
 
 
 @dataclass(frozen=True, repr=False)
@@ -344,6 +367,15 @@ class ZBoxBias(ZBox):
             yield share._replace(parts=[first._replace(bias=bias), *bounds])
 
 
+@dataclass(frozen=True, repr=False, eq=False)
+class ZBoxSwapped(ZBox):
+    """z^B with its bounds swapped: ``x w - h w+ - l w-``."""
+
+    def shares(self, layer, R, x, y):
+        low, high = self._bound(self.low, x), self._bound(self.high, x)
+        yield Share(R, [Part(x), Part(-high, positive), Part(-low, negative)])
+
+
 @dataclass(frozen=True, repr=False)
 class ZBoxOwn(Rule):
     """z^B whose bounds are each sample's own smallest and largest value, and z + 1e-9."""
@@ -384,6 +416,11 @@ class ScaleOnly(Rule):
 def squared_variance(layer: BatchNorm) -> BatchNorm:
     """The batch normalization with ``sqrt(variance^2 + eps)`` as its denominator."""
     return replace(layer, variance=np.square(layer.variance))
+
+
+def eps_outside_the_root(layer: BatchNorm) -> BatchNorm:
+    """The batch normalization with ``sqrt(variance) + eps`` as its denominator."""
+    return replace(layer, variance=np.square(np.sqrt(layer.variance) + layer.eps), eps=0.0)
 
 
 def fused_in_innvestigate(layer: BatchNorm) -> Affine:
