@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -298,13 +299,23 @@ def composite(what: Any, network: Network, **options: Any) -> Composite:
     **options
         What the preset takes: ``low``, ``high``, ``gamma``, ``epsilon``.
     """
-    if isinstance(what, Composite):
-        return what
     if isinstance(what, Rule):
-        return Composite(default=what)
-    if not isinstance(what, str) or what not in PRESETS:
+        what = Composite(default=what)
+    named = isinstance(what, str)
+    if not isinstance(what, Composite) and not (named and what in PRESETS):
         raise LRPError(f"there is no composite {what!r}; there are {', '.join(PRESETS)}")
-    try:
-        return PRESETS[what](network, **options)
-    except TypeError:
-        raise LRPError(f"composite {what!r} does not take {', '.join(options)}") from None
+    takes = _takes(what) if named else []
+    for option in options:
+        if option not in takes:
+            others = ", ".join(name for name in PRESETS if option in _takes(name))
+            raise LRPError(
+                (f"composite {what!r}" if named else "a composite of your own, or a rule,")
+                + f" does not take {option}; it takes {', '.join(takes) or 'nothing of the kind'}"
+                + (f"; {option} is for {others}" if others else "")
+                + ("; or give the first layer a rule ZBox(low, high)" if option in ("low", "high") else "")
+            )
+    return PRESETS[what](network, **options) if named else what
+
+
+def _takes(preset: str) -> list[str]:
+    return list(signature(PRESETS[preset]).parameters)[1:]

@@ -157,6 +157,7 @@ def explain(
     trace: bool | Iterable[str] = False,
     batch_size: int | None = None,
     watch: Callable | None = None,
+    **options: Any,
 ) -> Explanation:
     """Explain what `network` says of the samples `x`.
 
@@ -192,6 +193,9 @@ def explain(
     watch : function of (node, rule, x, y, R, R_x), optional
         Called for every layer on the way back, batch by batch: its rule (or None), input, output,
         the relevance that it received and what it sent (tuples where it merges).
+    **options
+        What the composite's preset leaves open: ``low`` and ``high``, the bounds of the input for the
+        z^B rule (by default the model's input_range), ``gamma``, ``epsilon``.
 
     Returns
     -------
@@ -221,7 +225,7 @@ def explain(
     fc1    Dense  Epsilon(1e-06)  2                 6       0.00%
     input  Input                  2                 6
     """
-    network, chosen = prepared(network, composite, normalization)
+    network, chosen = prepared(network, composite, normalization, **options)
     rules = chosen.rules(network)
     top = network.outputs[0] if output is None else output
     if top not in network.outputs:

@@ -580,3 +580,37 @@ def test_the_box_of_a_first_layer_is_for_that_layer_alone():
     )
     rules = PRESETS["epsilon-gamma-box"](network, low=0.0, high=1.0).rules(network)
     assert rules == {"conv": ZBox(0.0, 1.0), "c2": Gamma(0.25)}
+
+
+def test_bounds_and_other_options_of_a_preset_are_given_to_explain():
+    network = Network([("fc", Dense([[1.0, -2.0], [3.0, 0.5]], [0.5, 0.0]))], input_shape=(2,))
+    x = np.array([[0.2, 0.9], [0.5, 0.1]])
+    e = explain(network, x, 0, composite="epsilon-gamma-box", low=0.0, high=1.0)
+    own = explain(network, x, 0, composite=ZBox(0.0, 1.0))
+    assert_allclose(e.relevance, own.relevance, rtol=1e-12)
+    e = explain(network, x, 0, composite="epsilon", epsilon=0.25)
+    assert_allclose(e.relevance, explain(network, x, 0, composite=Epsilon(0.25)).relevance, rtol=1e-12)
+    with pytest.raises(LRPError, match="give low and high"):
+        explain(network, x, composite="epsilon-gamma-box", low=0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            {"low": 0},
+            "composite 'epsilon-plus' does not take low; it takes epsilon; low is for epsilon-gamma-box, "
+            r"lrp-overview, deep-taylor; or give the first layer a rule ZBox\(low, high\)",
+        ),
+        ({"composite": Epsilon(), "low": 0}, "a rule, does not take low; it takes nothing .*; low is for"),
+        (
+            {"composite": "z-plus", "gamma": 1},
+            "'z-plus' does not take gamma; .* gamma is for epsilon-gamma-box",
+        ),
+        ({"trgt": 1}, "'epsilon-plus' does not take trgt; it takes epsilon$"),
+    ],
+)
+def test_options_that_a_composite_does_not_take_are_refused(options, says):
+    network = Network([("fc", Dense([[1.0, -2.0]]))], input_shape=(2,))
+    with pytest.raises(LRPError, match=says):
+        explain(network, np.ones((1, 2)), **options)
