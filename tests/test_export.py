@@ -495,7 +495,7 @@ WRITTEN_OUT = {
 }
 
 
-def written_out(text, **changes):
+def written_out(text, opset=13, **changes):
     """An ONNX model in float64 of nodes such as ``Add a b y``, with the constants that formulas have."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -510,21 +510,24 @@ def written_out(text, **changes):
     made = []
     for n, (op, *names) in enumerate(steps):
         axes = {"last": -1, "first": 1}.get(names[1])
-        attributes = {"axes": [axes]} if op == "ReduceMean" else {}
-        inputs = [i for i in names[:-1] if i not in ("last", "first")]
+        old = op == "ReduceMean" and opset < 18  # later the axes are an input
+        attributes = {"axes": [axes]} if old else {}
+        inputs = names[:1] if old else names[:-1]
         made.append(helper.make_node(op, inputs, names[-1:], f"step{n}", **attributes))
     ends = [helper.make_tensor_value_info(n, TensorProto.DOUBLE, ["n", 4, 5]) for n in "xy"]
     held = [numpy_helper.from_array(a, k) for k, a in constants.items()]
+    held += [numpy_helper.from_array(np.array([a]), k) for k, a in (("last", -1), ("first", 1))]
     graph = helper.make_graph(made, "g", ends[:1], ends[1:], held)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
 
 
+@pytest.mark.parametrize("opset", [13, 18])
 @pytest.mark.parametrize("name", WRITTEN_OUT)
-def test_formulas_of_layers_become_the_layer(name, from_onnx):
+def test_formulas_of_layers_become_the_layer(name, opset, from_onnx):
     from onnx.reference import ReferenceEvaluator
 
     text, kind = WRITTEN_OUT[name]
-    model = written_out(text)
+    model = written_out(text, opset)
     network = from_onnx.convert(model)
     kinds = [type(n.layer).__name__ for n in network.nodes]
     assert [k for k in kinds if k != "Identity"] == [kind]
