@@ -140,7 +140,7 @@ class BiasShared(Variant):
 
     with_stabilizer: bool = False
 
-    def propagate(self, layer, R, x, y, note=ignore):
+    def propagate(self, layer, R, x, y, note=None):
         shape = x.shape[1:]
         weight, bias = layer.parameters(shape)
         count = layer.linear(np.ones_like(x[:1]), one(weight), None)
