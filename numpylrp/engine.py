@@ -32,10 +32,13 @@ RUN = 2**17
 REUSED = 2**19
 """Bytes from which the memory of an array is used again."""
 
+KEPT = 2**28
+"""Bytes that may wait to be used again; of more, the memory of one size goes after the other."""
+
 _here = threading.local()
 _lock = threading.Lock()
 _users, _before = 0, 0
-_free: dict[int, list[memoryview]] = {}
+_free: dict[int, list[bytearray]] = {}
 
 
 def threads() -> int:
@@ -145,18 +148,20 @@ def each(work: Callable[..., Any], pieces: Iterable[tuple]) -> None:
 
 
 class _Lent(np.ndarray):
-    """An array in memory that is used again when nobody looks at it any more."""
+    """An array whose memory is lent again when nobody looks at it any more."""
 
     def __del__(self) -> None:
-        if _users:
+        if _users:  # also False when Python shuts down
             _free.setdefault(self.nbytes, []).append(self.base)
+            while sum(size * len(kept) for size, kept in list(_free.items())) > KEPT:
+                _free.pop(next(iter(_free)), None)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """As numpy.empty; during a walk large arrays take the memory of others that are no longer needed.
 
-    Memory that is fresh from the system costs as much as calculating with it: it is zeroed and mapped
-    page by page. Arrays of a walk have few sizes, so any of the same size will do.
+    Memory fresh from the system costs as much as calculating with it: it is zeroed and mapped page by
+    page. Arrays of a walk have few sizes, so memory waits for an array of the same size.
     """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
@@ -165,8 +170,8 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     try:
         memory = _free[size].pop()
     except (KeyError, IndexError):
-        memory = (ctypes.c_char * size).from_buffer(np.empty(size, np.uint8))
-    # the view is a plain array that holds on to the lent one
+        memory = bytearray(size)
+    # the view is a plain array, and holds on to the lent one
     return np.ndarray.__new__(_Lent, shape, dtype, memory).view(np.ndarray)
 
 
