@@ -166,7 +166,8 @@ def _run(x: np.ndarray, rows: slice, g: Windows, pads: Padding) -> _Run:
     first = rows.start * g.stride[0] - top
     last = (rows.stop - 1) * g.stride[0] + g.dilation[0] * (g.kernel[0] - 1) + 1 - top
     low, high = (min(max(0, row), height) for row in (first, last))
-    above, below = low - first, last - high
+    above = min(last - first, max(0, -first))
+    below = last - first - above - (high - low)
     tall, wide = high - low + max(above, below), width + max(left, right)
     start = left + above * wide
     values = empty((c, start + n * tall * wide), x.dtype)

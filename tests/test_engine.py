@@ -112,6 +112,17 @@ def test_whole_explanations_do_not_depend_on_them(piece, threads):
                     assert_allclose(step.sent, other.sent, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("padding", [((0, 4), (0, 1)), ((4, 0), (2, 3)), ((5, 5), (0, 0))])
+def test_pieces_may_see_nothing_but_padding(padding):
+    x, w = np.ones((2, 2, 1, 3)), np.arange(1.0, 5).reshape(2, 2, 1, 1)
+    for weight in (w, np.ones((2, 2, 2, 1)), w[:, :1]):
+        groups = 2 // weight.shape[1]
+        g = im2col.Windows(weight.shape[2:], padding=padding)
+        expected = plain_convolution(x, weight, None, (1, 1), padding, (1, 1), groups)
+        with Setting(1, 1):
+            assert_allclose(im2col.convolve(x, weight, g, groups), expected, rtol=1e-10)
+
+
 def test_the_way_back_to_few_channels_is_cut_by_rows():
     rng = np.random.default_rng(0)
     for stride, dilation, padding in (((1, 1), (1, 1), 1), ((2, 3), (1, 2), 2), ((3, 1), (2, 1), 0)):
