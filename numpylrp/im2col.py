@@ -196,17 +196,12 @@ def _columns(run: _Run, g: Windows, out: Size, outputs: int) -> tuple[np.ndarray
     rows, cols = out
     size = run.values.shape[1]
     shape, steps = (len(run.values), *g.kernel, run.images), (size, g.dilation[0] * run.wide, g.dilation[1])
+    wide, pixels, along = cols, (rows, cols), (g.stride[0] * run.wide, g.stride[1])
     if g.stride == (1, 1) and 0 <= outputs * (run.wide - cols) <= FEW_OUTPUTS * cols:
-        wide = run.wide
-        view = _strided(run.values, (*shape, (rows - 1) * wide + cols), *steps, run.image, 1)
-        columns = empty(view.shape, view.dtype)
-        columns[...] = view
-        return columns, wide
-    along = g.stride[0] * run.wide, g.stride[1]
-    view = _strided(run.values, (*shape, rows, cols), *steps, run.image, *along)
-    columns = empty(view.shape, view.dtype)
-    columns[...] = view
-    return columns.reshape(*shape, rows * cols), cols
+        wide, pixels, along = run.wide, ((rows - 1) * run.wide + cols,), (1,)
+    columns = empty((*shape, *pixels), run.values.dtype)
+    columns[...] = _strided(run.values, columns.shape, *steps, run.image, *along)
+    return columns.reshape(*shape, -1), wide
 
 
 def _pixels(product: np.ndarray, out: Size, wide: int) -> np.ndarray:
