@@ -9,7 +9,6 @@ as before. Pieces write to different places: results don't depend on how many th
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import threading
 import weakref
@@ -29,16 +28,14 @@ THREADS: int | None = None
 RUN = 2**17
 """Values of a run of `mapped`."""
 
-REUSED = 2**19
-"""Bytes from which the memory of an array is used again."""
-
-KEPT = 2**28
-"""Bytes that may wait to be used again; of more, the memory of one size goes after the other."""
+# glibc gives the memory of large arrays back to the system, and takes pages for the next anew, each
+# mapped and zeroed: as expensive as calculating with them. Once it has freed an array of nearly 32 MB
+# it keeps that much (M_MMAP_THRESHOLD in mallopt(3)). No page of this one is ever touched.
+np.empty(2**25 - 2**16, np.uint8)
 
 _here = threading.local()
 _lock = threading.Lock()
 _users, _before = 0, 0
-_free: dict[int, list[bytearray]] = {}
 
 
 def threads() -> int:
@@ -147,41 +144,6 @@ def each(work: Callable[..., Any], pieces: Iterable[tuple]) -> None:
                 other.result()
 
 
-class _Lent(np.ndarray):
-    """An array whose memory is lent again when nobody looks at it any more."""
-
-    def __del__(self) -> None:
-        if _users:  # also False when Python shuts down
-            _free.setdefault(self.nbytes, []).append(self.base)
-            while sum(size * len(kept) for size, kept in list(_free.items())) > KEPT:
-                _free.pop(next(iter(_free)), None)
-
-
-def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """As numpy.empty; during a walk large arrays take the memory of others that are no longer needed.
-
-    Memory fresh from the system costs as much as calculating with it: it is zeroed and mapped page by
-    page. Arrays of a walk have few sizes, so memory waits for an array of the same size.
-    """
-    dtype = np.dtype(dtype)
-    size = math.prod(shape) * dtype.itemsize
-    if size < REUSED:
-        return np.empty(shape, dtype)
-    try:
-        memory = _free[size].pop()
-    except (KeyError, IndexError):
-        memory = bytearray(size)
-    # the view is a plain array, and holds on to the lent one
-    return np.ndarray.__new__(_Lent, shape, dtype, memory).view(np.ndarray)
-
-
-def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """As numpy.zeros, in memory as of `empty`."""
-    out = empty(shape, dtype)
-    out.fill(0)
-    return out
-
-
 _derived: dict[tuple, tuple] = {}
 
 
@@ -216,7 +178,7 @@ def matmul(x: np.ndarray, w: np.ndarray) -> np.ndarray:
     count, rows = w.shape[1], x.reshape(-1, w.shape[0])
     if w.size * (len(rows) + 16) < 2**23 or not len(rows):  # w is read once, whatever the rows
         return np.matmul(x, w)
-    out = empty((len(rows), count), np.result_type(x, w))
+    out = np.empty((len(rows), count), np.result_type(x, w))
     if len(rows) >= 64:
         each(lambda at: np.matmul(rows[at], w, out=out[at]), spread(len(rows), w.size))
         return out.reshape(*x.shape[:-1], count)
@@ -243,7 +205,7 @@ def mapped(work: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
     first = arrays[0]
     if first.size < RUN or any(a.shape != first.shape for a in arrays):
         return work(*arrays)
-    out = empty(first.shape, np.result_type(*arrays))
+    out = np.empty(first.shape, np.result_type(*arrays))
     flat = [a.reshape(-1) for a in (*arrays, out)]
     count = -(-first.size // (RUN * threads())) * threads()
     run = -(-first.size // count)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .engine import derived, each, empty, spread, threads, zeros
+from .engine import derived, each, spread, threads
 from .errors import ShapeError
 
 PIECE_BYTES = 2**21
@@ -122,7 +122,7 @@ def pad(x: np.ndarray, pads: Padding, value: float = 0.0) -> np.ndarray:
     if not (top or bottom or left or right):
         return x
     *lead, height, width = x.shape
-    out = empty((*lead, height + top + bottom, width + left + right), x.dtype)
+    out = np.empty((*lead, height + top + bottom, width + left + right), x.dtype)
     out[..., :top, :] = out[..., top + height :, :] = value
     out[..., :left] = out[..., left + width :] = value
     out[..., top : top + height, left : left + width] = x
@@ -170,7 +170,7 @@ def _run(x: np.ndarray, rows: slice, g: Windows, pads: Padding) -> _Run:
     below = last - first - above - (high - low)
     tall, wide = high - low + max(above, below), width + max(left, right)
     start = left + above * wide
-    values = empty((c, start + n * tall * wide), x.dtype)
+    values = np.empty((c, start + n * tall * wide), x.dtype)
     values[:, :start] = 0
     body = values[:, start:].reshape(c, n, tall, wide)
     body[:, :, : high - low, :width] = x[:, :, low:high].swapaxes(0, 1)
@@ -199,7 +199,7 @@ def _columns(run: _Run, g: Windows, out: Size, outputs: int) -> tuple[np.ndarray
     wide, pixels, along = cols, (rows, cols), (g.stride[0] * run.wide, g.stride[1])
     if g.stride == (1, 1) and 0 <= outputs * (run.wide - cols) <= FEW_OUTPUTS * cols:
         wide, pixels, along = run.wide, ((rows - 1) * run.wide + cols,), (1,)
-    columns = empty((*shape, *pixels), run.values.dtype)
+    columns = np.empty((*shape, *pixels), run.values.dtype)
     columns[...] = _strided(run.values, columns.shape, *steps, run.image, *along)
     return columns.reshape(*shape, -1), wide
 
@@ -261,7 +261,7 @@ def convolve(
     o, (ho, wo) = weight.shape[0], g.output_size(size)
     dtype = np.result_type(x, weight)
     pads = g.pads(size)
-    y = empty((n, o, ho, wo), dtype)
+    y = np.empty((n, o, ho, wo), dtype)
     w = weight.reshape(groups, o // groups, -1)
     if g.kernel == (1, 1) and groups == 1:
         x = pad(x, pads)[:, :, :: g.stride[0], :: g.stride[1]]
@@ -324,7 +324,7 @@ def _in_pairs(x: np.ndarray, kernels: np.ndarray, g: Windows) -> np.ndarray:
     n, c, *size = x.shape
     o, (ho, wo), pads = kernels.shape[1], g.output_size(size), g.pads(size)
     across = Windows((1, g.kernel[1]), (1, 1), (1, g.dilation[1]))
-    y = empty((n, o, ho, wo), np.result_type(x, kernels))
+    y = np.empty((n, o, ho, wo), np.result_type(x, kernels))
 
     def piece(images: slice, rows: slice) -> None:
         into = y[images, :, rows]
@@ -335,7 +335,7 @@ def _in_pairs(x: np.ndarray, kernels: np.ndarray, g: Windows) -> np.ndarray:
         shape, steps = (c, run.images, pairs, wide), (run.values.shape[1], run.image, 2 * wide, 1)
         a, b, c_, d = (_strided(run.values, shape, *steps, start=i * wide) for i in range(4))
         length = run.images * size
-        rows4 = empty((4, c, length + g.kernel[1] * g.dilation[1]), x.dtype)
+        rows4 = np.empty((4, c, length + g.kernel[1] * g.dilation[1]), x.dtype)
         rows4[:, :, length:] = 0
         split = rows4[:, :, :length].reshape(4, c, run.images, pairs, wide)
         np.subtract(a, c_, out=split[0])
@@ -397,14 +397,14 @@ def convolve_adjoint(
     pads = g.pads(size)
     w = weight.reshape(groups, o // groups, -1).transpose(0, 2, 1)
     if g.kernel == (1, 1) and groups == 1 and g.stride == (1, 1) and not np.any(pads):
-        back = empty((n, c, ho * wo), dtype)
+        back = np.empty((n, c, ho * wo), dtype)
         _matmul(w[0], s.reshape(n, o, ho * wo), back)
         return back.reshape(n, c, *size)
     alone = all(1 in steps for steps in zip(g.stride, g.dilation))
     if alone and ((g.stride == (1, 1) and 4 * c >= o) or c == groups > 1):
         # Windows are copied, not added up. Not for a few channels: there are O windows to copy.
         return _gathered(s, weight, g, size, groups, pairs)
-    back = zeros((n, groups, c // groups, *(m + sum(p) for m, p in zip(size, pads))), dtype)
+    back = np.zeros((n, groups, c // groups, *(m + sum(p) for m, p in zip(size, pads))), dtype)
     split = w.reshape(groups, c // groups, weight[0, 0].size, o // groups)
     span = g.dilation[0] * (g.kernel[0] - 1) + 1
 
@@ -416,7 +416,7 @@ def convolve_adjoint(
         last = min(ho, (rows.stop - 1) // g.stride[0] + 1)
         start = first * g.stride[0]
         whole = own.shape[3] == back.shape[3]
-        into = own if whole else zeros((*own.shape[:3], rows.stop - start + span, own.shape[4]), dtype)
+        into = own if whole else np.zeros((*own.shape[:3], rows.stop - start + span, own.shape[4]), dtype)
         row_bytes = len(own) * weights[..., 0].size * wo * s.itemsize
         height = max(1, PIECE_BYTES // row_bytes)
         for top in range(first, last, height):
@@ -455,7 +455,7 @@ def _gathered(
     With a stride as one for each remainder of rows and columns by it, with the taps that reach those.
     """
     if g.stride != (1, 1):
-        back = zeros((len(s), weight.shape[1] * groups, *size), np.result_type(s, weight))
+        back = np.zeros((len(s), weight.shape[1] * groups, *size), np.result_type(s, weight))
     for at in np.ndindex(g.stride):
         kernel = derived(weight, _turned, groups, at, g.stride)
         pixels, seen, padding = [], [], []
@@ -529,7 +529,7 @@ def window_sum(x: np.ndarray, g: Windows) -> np.ndarray:
     """Sum of `x` over each window, (N, C, H, W) -> (N, C, Ho, Wo); padding counts as 0."""
     size = x.shape[-2:]
     out = g.output_size(size)
-    y = zeros((*x.shape[:-2], *out), x.dtype)
+    y = np.zeros((*x.shape[:-2], *out), x.dtype)
     for _, _, pixels in taps(pad(x, g.pads(size)), g, out):
         y += pixels
     return y
@@ -538,7 +538,7 @@ def window_sum(x: np.ndarray, g: Windows) -> np.ndarray:
 def window_sum_adjoint(s: np.ndarray, g: Windows, size: Size) -> np.ndarray:
     """The transposed map of `window_sum`: every window hands its `s` to each of its pixels."""
     pads = g.pads(size)
-    back = zeros((*s.shape[:-2], *(m + sum(p) for m, p in zip(size, pads))), s.dtype)
+    back = np.zeros((*s.shape[:-2], *(m + sum(p) for m, p in zip(size, pads))), s.dtype)
     for _, _, pixels in taps(back, g, s.shape[-2:]):
         pixels += s
     return crop(back, pads)
@@ -580,7 +580,7 @@ def window_max(x: np.ndarray, g: Windows) -> np.ndarray:
     """Largest value of each window; padding never wins."""
     n, c, *size = x.shape
     out = g.output_size(size)
-    y = empty((n, c, *out), x.dtype)
+    y = np.empty((n, c, *out), x.dtype)
     pads = g.pads(size)
 
     def piece(*at: slice) -> None:
@@ -601,12 +601,12 @@ def window_max_adjoint(s: np.ndarray, x: np.ndarray, y: np.ndarray, g: Windows) 
     """
     n, c, *size = x.shape
     pads = g.pads(size)
-    back = empty((n, c, *(m + sum(p) for m, p in zip(size, pads))), s.dtype)
+    back = np.empty((n, c, *(m + sum(p) for m, p in zip(size, pads))), s.dtype)
 
     def piece(*at: slice) -> None:
         seen = pad(x[at], pads, -np.inf)
         across = _largest(_along(seen, g, 1, y.shape[3]))
-        rows = empty(across.shape, s.dtype)
+        rows = np.empty(across.shape, s.dtype)
         _to_first(s[at], y[at], across, g, 0, rows)
         _to_first(rows, across, seen, g, 1, back[at])
 
@@ -624,7 +624,7 @@ def _along(x: np.ndarray, g: Windows, axis: int, out: int) -> list[np.ndarray]:
 def _largest(taps: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
     """The largest of the taps, value by value."""
     if out is None:
-        out = empty(taps[0].shape, taps[0].dtype)
+        out = np.empty(taps[0].shape, taps[0].dtype)
     np.maximum(taps[0], taps[min(1, len(taps) - 1)], out=out)
     for more in taps[2:]:
         np.maximum(out, more, out=out)
