@@ -112,13 +112,12 @@ def each(work: Callable[..., Any], pieces: Iterable[tuple]) -> None:
     array([0., 1., 4., 9.])
     """
     pieces = list(pieces)
-    count = len(pieces) if len(pieces) < 2 else min(threads(), len(pieces))
-    if count < 2 or getattr(_here, "inside", False) or _blas() is None:
+    if len(pieces) < 2 or threads() < 2 or getattr(_here, "inside", False) or _blas() is None:
         for piece in pieces:
             work(*piece)
         return
 
-    left = iter(pieces)
+    count, left = min(threads(), len(pieces)), iter(pieces)
     turn = threading.Lock()
 
     def take() -> None:

@@ -457,10 +457,10 @@ def _gathered(
     if g.stride != (1, 1):
         back = np.zeros((len(s), weight.shape[1] * groups, *size), np.result_type(s, weight))
     for at in np.ndindex(g.stride):
-        kernel = derived(weight, _turned, groups, at, g.stride)
+        kernel = tuple(-(-(k - a) // step) for k, a, step in zip(g.kernel, at, g.stride))  # taps that reach
         pixels, seen, padding = [], [], []
         for axis, (m, (before, _)) in enumerate(zip(size, g.pads(size))):
-            reach = g.dilation[axis] * (kernel.shape[2 + axis] - 1)
+            reach = g.dilation[axis] * (kernel[axis] - 1)
             low = -(-(before - at[axis]) // g.stride[axis])  # the first window, from where padding ends
             pixel = low * g.stride[axis] + at[axis] - before
             high = low + -(-(m - pixel) // g.stride[axis])
@@ -468,12 +468,12 @@ def _gathered(
             seen.append(slice(max(0, low - reach), max(0, high)))
             padding.append((max(0, reach - low), max(0, high - s.shape[2 + axis])))
         part = s[:, :, *seen]
-        if 0 in (*part.shape, *kernel.shape):
+        if min(*part.shape, *kernel) < 1:
             continue  # no tap, or no window, reaches these
-        around = Windows(kernel.shape[2:], (1, 1), g.dilation, tuple(padding))
+        around = Windows(kernel, (1, 1), g.dilation, tuple(padding))
         if pairs and _can_pair(weight, g, groups):
             return _in_pairs(part, derived(weight, _paired), around)
-        y = convolve(part, kernel, around, groups)
+        y = convolve(part, derived(weight, _turned, groups, at, g.stride), around, groups)
         if g.stride == (1, 1):
             return y
         back[:, :, *pixels] = y
@@ -584,11 +584,7 @@ def window_max(x: np.ndarray, g: Windows) -> np.ndarray:
     pads = g.pads(size)
 
     def piece(*at: slice) -> None:
-        first, *others = (pixels for _, _, pixels in taps(pad(x[at], pads, -np.inf), g, out))
-        best = y[at]
-        best[...] = first
-        for pixels in others:
-            np.maximum(best, pixels, out=best)
+        _largest([pixels for _, _, pixels in taps(pad(x[at], pads, -np.inf), g, out)], y[at])
 
     each(piece, _planes(n, c, size[0] * size[1]))
     return y
@@ -605,7 +601,8 @@ def window_max_adjoint(s: np.ndarray, x: np.ndarray, y: np.ndarray, g: Windows) 
 
     def piece(*at: slice) -> None:
         seen = pad(x[at], pads, -np.inf)
-        across = _largest(_along(seen, g, 1, y.shape[3]))
+        across = np.empty((*seen.shape[:3], y.shape[3]), x.dtype)
+        _largest(_along(seen, g, 1, y.shape[3]), across)
         rows = np.empty(across.shape, s.dtype)
         _to_first(s[at], y[at], across, g, 0, rows)
         _to_first(rows, across, seen, g, 1, back[at])
@@ -621,14 +618,11 @@ def _along(x: np.ndarray, g: Windows, axis: int, out: int) -> list[np.ndarray]:
     return [x[..., part, :] if axis == 0 else x[..., part] for part in at]
 
 
-def _largest(taps: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
-    """The largest of the taps, value by value."""
-    if out is None:
-        out = np.empty(taps[0].shape, taps[0].dtype)
-    np.maximum(taps[0], taps[min(1, len(taps) - 1)], out=out)
-    for more in taps[2:]:
+def _largest(values: list[np.ndarray], out: np.ndarray) -> None:
+    """Write the largest of each place of several arrays."""
+    out[...] = values[0]
+    for more in values[1:]:
         np.maximum(out, more, out=out)
-    return out
 
 
 def _to_first(s: np.ndarray, best: np.ndarray, x: np.ndarray, g: Windows, axis: int, out: np.ndarray) -> None:

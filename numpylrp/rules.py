@@ -111,7 +111,7 @@ def stabilize(z: np.ndarray, epsilon: float) -> np.ndarray:
     """
     if not epsilon:
         return z
-    signed = z + z.dtype.type(0)  # -0 + 0 is +0
+    signed = np.add(z, z.dtype.type(0), out=np.empty_like(z))  # -0 + 0 is +0
     bits = signed.view(f"i{z.itemsize}")  # copysign by hand: NumPy's takes as long as the rest together
     bits &= SIGN[z.itemsize]
     bits |= z.dtype.type(epsilon).view(bits.dtype)
@@ -167,6 +167,8 @@ def beside(layer: Any, shares: list[Share]) -> list[Share]:
     parts = []
     for same in zip(*(share.parts for share in shares)):
         biases = [part.bias for part in same]
+        if len({bias is None for bias in biases}) > 1:
+            return shares
         bias = None if biases[0] is None else np.concatenate(biases)
         parts.append(Part(same[0].x, Beside(tuple(part.change for part in same)), bias))
     return [Share(np.concatenate([share.R for share in shares], axis), parts)]

@@ -231,6 +231,15 @@ def test_blas_has_as_many_threads_as_before():
         set_to(before)
 
 
+def at_once(work, count):
+    """``work(k)`` for each k, on a thread of its own."""
+    callers = [threading.Thread(target=work, args=(k,)) for k in range(count)]
+    for t in callers:
+        t.start()
+    for t in callers:
+        t.join(120)
+
+
 def test_callers_may_be_threads_themselves():
     functions = engine._blas()
     before = functions and functions[0]()
@@ -243,11 +252,7 @@ def test_callers_may_be_threads_themselves():
             results[k] = layer.forward(x)
 
     with Setting(20_000, 2):
-        callers = [threading.Thread(target=work, args=(k,)) for k in range(5)]
-        for t in callers:
-            t.start()
-        for t in callers:
-            t.join(60)
+        at_once(work, 5)
     assert len(results) == 5
     for y in results.values():
         assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
@@ -274,11 +279,7 @@ def test_explanations_on_several_threads_at_once_equal_those_alone():
         for n in range(60):
             results[k, n] = explain(network, x[n % 12][None])
 
-    callers = [threading.Thread(target=work, args=(k,)) for k in range(4)]
-    for t in callers:
-        t.start()
-    for t in callers:
-        t.join(120)
+    at_once(work, 4)
     assert len(results) == 240
     for (_, n), ours in results.items():
         assert_array_equal(ours.relevance, expected[n % 12])

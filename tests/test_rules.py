@@ -11,7 +11,21 @@ from strategies import linear_layers, sample, seeds
 from numpylrp import im2col
 from numpylrp.errors import LRPError, ShapeError
 from numpylrp.layers import Add, Average, Conv2D, Dense, Subtract
-from numpylrp.rules import LRP0, AlphaBeta, Epsilon, Flat, Gamma, Pass, WSquare, ZBox, ZPlus, stabilize
+from numpylrp.rules import (
+    LRP0,
+    AlphaBeta,
+    Epsilon,
+    Flat,
+    Gamma,
+    Part,
+    Pass,
+    Share,
+    WSquare,
+    ZBox,
+    ZPlus,
+    beside,
+    stabilize,
+)
 
 RULES = {
     "lrp-0": (LRP0(), twins.epsilon, {}),
@@ -200,6 +214,19 @@ def test_permuting_channels_permutes_relevance():
         a = layer.relprop(R, x, layer.forward(x), rule)
         c = moved.relprop(R, x[:, order], moved.forward(x[:, order]), rule)
         assert_allclose(a[:, order], c, rtol=1e-10, atol=1e-12)
+
+
+def test_a_single_number_is_stabilized():
+    assert stabilize(np.float64(-2.0), 0.5) == -2.5 and stabilize(np.array(-0.0), 0.5) == 0.5
+
+
+def test_shares_of_which_only_some_have_a_bias_stay_apart():
+    dense, x = Dense([[1.0, 2.0]], [3.0]), np.ones((1, 2))
+    for biases in ([dense.bias, None], [None, dense.bias]):
+        shares = [Share(np.ones((1, 1)), [Part(x, bias=bias)]) for bias in biases]
+        assert beside(dense, shares) is shares
+    (one,) = beside(dense, [Share(np.ones((1, 1)), [Part(x, bias=dense.bias)])] * 2)
+    assert one.R.shape == (1, 2) and one.parts[0].bias.tolist() == [3, 3]
 
 
 def test_sign_of_zero_is_plus():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -253,15 +253,20 @@ class GammaOpen(Gamma):
         return super().shares(layer, R * (y != 0), x, y)
 
 
+def _biased(layer: Any, x: np.ndarray, shares: Iterable[Share]) -> Iterator[Share]:
+    """The shares with the bias as it is."""
+    _, bias = layer.parameters(x.shape[1:])
+    for share in shares:
+        first, *others = share.parts
+        yield share._replace(parts=[first._replace(bias=bias), *others])
+
+
 @dataclass(frozen=True, repr=False)
 class GammaBias(Gamma):
     """Gamma with the bias as it is: ``(z_ij + gamma z_ij+) / (sum_i ... + b_j) R_j`` where z_j >= 0."""
 
     def shares(self, layer, R, x, y):
-        _, bias = layer.parameters(x.shape[1:])
-        for share in super().shares(layer, R, x, y):
-            first, *others = share.parts
-            yield share._replace(parts=[first._replace(bias=bias), *others])
+        return _biased(layer, x, super().shares(layer, R, x, y))
 
 
 @dataclass(frozen=True, repr=False)
@@ -363,10 +368,7 @@ class ZBoxBias(ZBox):
     """z^B with the bias left in the denominator: ``sum_i (x w - l w+ - h w-) + b_j``."""
 
     def shares(self, layer, R, x, y):
-        _, bias = layer.parameters(x.shape[1:])
-        for share in super().shares(layer, R, x, y):
-            first, *bounds = share.parts
-            yield share._replace(parts=[first._replace(bias=bias), *bounds])
+        return _biased(layer, x, super().shares(layer, R, x, y))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
