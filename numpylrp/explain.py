@@ -17,7 +17,7 @@ from .engine import each, one_blas_thread, threads
 from .errors import LRPError, NonFiniteError
 from .fusion import fused_once
 from .layers import Sigmoid, Softmax, Transpose
-from .network import Network, table
+from .network import Network, Node, table
 from .rules import AbsZ, Pass
 
 MEMORY = 2**28
@@ -344,22 +344,35 @@ class _Walk:
         self.kept, self.watch = kept, watch
 
     def __call__(self, batch: Mapping, target: Any, classes: Any, seed: Any) -> Explanation:
-        values = self.network.record(batch)
+        known: dict[str, list[np.ndarray]] = {}  # denominators that the forward pass came by
+
+        def forward(node: Node, x: Any) -> np.ndarray:
+            rule = self.rules.get(node.name)
+            if rule is None:
+                return node.layer.forward(x)
+            y, z = rule.forward(node.layer, x)
+            if z is not None:
+                known[node.name] = z
+            return y
+
+        values = self.network.record(batch, forward)
         logits = values[self.top]
         names = self.network.metadata.get("class_names")
         if classes is None:
-            return self.one(values, seeds.targets(target, logits, names), seed)
-        several = [self.one(values, seeds.targets(c, logits, names), seed) for c in classes]
+            return self.one(values, known, seeds.targets(target, logits, names), seed)
+        several = [self.one(values, known, seeds.targets(c, logits, names), seed) for c in classes]
         if not several:
             raise LRPError("classes is empty")
         return _joined(several, stack=True)
 
-    def one(self, values: Mapping[str, np.ndarray], target: np.ndarray, seed: Any) -> Explanation:
+    def one(
+        self, values: Mapping[str, np.ndarray], known: Mapping[str, list], target: np.ndarray, seed: Any
+    ) -> Explanation:
         """The walk back for one target a sample."""
         R = seeds.start(seed, values[self.top], target)
-        relevance, steps = self.back(values, R)
+        relevance, steps = self.back(values, known, R)
         if self.seed == "clrp2" if isinstance(self.seed, str) else False:
-            dual, _ = self.dual(values, R)
+            dual, _ = self.dual(values, known, R)
             same = all(np.array_equal(relevance[name], dual[name]) for name in relevance)
             if same and any(value.any() for value in relevance.values()):
                 raise LRPError(
@@ -380,7 +393,9 @@ class _Walk:
             names,
         )
 
-    def dual(self, values: Mapping[str, np.ndarray], R: np.ndarray) -> tuple[dict, dict]:
+    def dual(
+        self, values: Mapping[str, np.ndarray], known: Mapping[str, list], R: np.ndarray
+    ) -> tuple[dict, dict]:
         """CLRP2's dual: the same relevance through the last weighted layer with its weights negated."""
         last = weighted(self.network)[-1]
         layer = dataclasses.replace(
@@ -395,18 +410,24 @@ class _Walk:
             )
         network = self.network.replace(last.name, layer)
         walk = _Walk(network, self.rules, self.top, "logit", set())
-        return walk.back({**values, self.top: -values[self.top]}, R)
+        known = {name: z for name, z in known.items() if name != self.top}
+        return walk.back({**values, self.top: -values[self.top]}, known, R)
 
-    def back(self, values: Mapping[str, np.ndarray], R: np.ndarray) -> tuple[dict, dict[str, Step]]:
-        """Relevance of the inputs, and the steps, for relevance R of the layer `top`."""
+    def back(
+        self, values: Mapping[str, np.ndarray], known: Mapping[str, list], R: np.ndarray
+    ) -> tuple[dict, dict[str, Step]]:
+        """Relevance of the inputs, and the steps, for relevance R of the layer `top`.
+
+        `known` are denominators that the forward pass found, by layer.
+        """
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            relevance, steps = self._back(values, R)
+            relevance, steps = self._back(values, known, R)
             if not np.isfinite(np.concatenate([step.sent for step in steps.values()])).all():
-                self._back(values, R, locate=True)  # once more, to say where it began
+                self._back(values, known, R, locate=True)  # once more, to say where it began
         return relevance, steps
 
     def _back(
-        self, values: Mapping[str, np.ndarray], R: np.ndarray, locate: bool = False
+        self, values: Mapping[str, np.ndarray], known: Mapping[str, list], R: np.ndarray, locate: bool = False
     ) -> tuple[dict, dict[str, Step]]:
         relevance = {self.top: R}
         sums: dict[str, np.ndarray] = {}  # of relevance that came in one piece
@@ -420,8 +441,9 @@ class _Walk:
             notes: dict[str, Any] = {}
             keep = node.name in self.kept
             rule = self.rules.get(node.name)
+            more = {"z": known[node.name]} if node.name in known else {}
             try:
-                R_x = layer.relprop(R, x, values[node.name], rule, notes.update if keep else None)
+                R_x = layer.relprop(R, x, values[node.name], rule, notes.update if keep else None, **more)
             except LRPError as error:
                 raise type(error)(f"layer {node.name!r} ({type(layer).__name__}): {error}") from None
             shares = R_x if layer.merges else (R_x,)

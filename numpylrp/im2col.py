@@ -232,7 +232,12 @@ def _pieces(
 
 
 def convolve(
-    x: np.ndarray, weight: np.ndarray, g: Windows, groups: int = 1, bias: np.ndarray | None = None
+    x: np.ndarray,
+    weight: np.ndarray,
+    g: Windows,
+    groups: int = 1,
+    bias: np.ndarray | None = None,
+    parts: int = 0,
 ) -> np.ndarray:
     """Cross-correlation, which deep learning calls convolution, with zero padding.
 
@@ -245,10 +250,13 @@ def convolve(
         Input and output channels are cut into this many groups, each seeing only its own.
     bias : (O,) or (O, Ho, Wo) array, optional
         Added to every image.
+    parts : int, optional
+        The weight is that of several maps, one behind the other, whose outputs are to lie apart; for
+        one group.
 
     Returns
     -------
-    (N, O, Ho, Wo) array
+    (N, O, Ho, Wo) array, or with parts (parts, N, O / parts, Ho, Wo)
 
     Examples
     --------
@@ -258,36 +266,39 @@ def convolve(
              [20., 24.]]]])
     """
     n, c, *size = x.shape
-    o, (ho, wo) = weight.shape[0], g.output_size(size)
-    dtype = np.result_type(x, weight)
+    count, (ho, wo) = max(parts, 1), g.output_size(size)
+    o = weight.shape[0]
     pads = g.pads(size)
-    y = np.empty((n, o, ho, wo), dtype)
+    y = np.empty((count, n, o // count, ho, wo), np.result_type(x, weight))
     w = weight.reshape(groups, o // groups, -1)
+    if bias is not None:
+        bias = bias.reshape(count, o // count, *(bias.shape[1:] or (1, 1)))
     if g.kernel == (1, 1) and groups == 1:
-        x = pad(x, pads)[:, :, :: g.stride[0], :: g.stride[1]]
-        _matmul(w[0], x.reshape(n, c, ho * wo), y.reshape(n, o, ho * wo))
-        return plus(y, bias)
-    if bias is not None and bias.ndim == 1:
-        bias = bias[:, None, None]
+        x = pad(x, pads)[:, :, :: g.stride[0], :: g.stride[1]].reshape(n, c, ho * wo)
+        for k, into in enumerate(y):
+            _matmul(w[0].reshape(count, -1, c)[k], x, into.reshape(n, -1, ho * wo))
+            plus(into, None if bias is None else bias[k])
+        return y if parts else y[0]
 
     def piece(images: slice, rows: slice, part: slice) -> None:
         kernels = w[part]
         inputs, outputs = (slice(part.start * k // groups, part.stop * k // groups) for k in (c, o))
-        into = y[images, outputs, rows]
-        here = into.shape[2:]
+        into = y[:, images, outputs, rows].swapaxes(0, 1)  # several maps have one group: all outputs
+        here = into.shape[3:]
         columns, wide = _columns(_run(x[images, inputs], rows, g, pads), g, here, o // groups)
         product = np.matmul(kernels, columns.reshape(len(kernels), w.shape[2], -1))
-        product = _pixels(product.reshape(into.shape[1], len(into), -1), here, wide)
+        product = _pixels(product.reshape(-1, len(into), product.shape[2] // len(into)), here, wide)
+        product = product.reshape(into.shape)
         if bias is None:
             into[...] = product
         else:
-            np.add(product, bias[outputs, rows] if bias.shape[1] > 1 else bias[outputs], out=into)
+            np.add(product, bias[:, outputs, rows] if bias.shape[2] > 1 else bias[:, outputs], out=into)
 
     bytes_each = w[0, 0].size * x.itemsize
     together = max(1, min(groups, PIECE_BYTES // (2 * bytes_each * ho * wo)))
     pieces = list(_pieces(n, (ho, wo), together * bytes_each, o // groups))
     each(piece, ((*at, slice(k, k + together)) for k in range(0, groups, together) for at in pieces))
-    return y
+    return y if parts else y[0]
 
 
 def _can_pair(weight: np.ndarray, g: Windows, groups: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,12 +204,15 @@ class Network:
             )
         return array.astype(self.dtype, copy=False)
 
-    def _run(self, x: Any, keep: bool) -> dict[str, np.ndarray]:
+    def _run(self, x: Any, keep: bool, forward: Callable | None = None) -> dict[str, np.ndarray]:
         values = self.batch(x)
         with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
             for node in self.nodes:
-                given = tuple(values[name] for name in node.inputs)
-                y = node.layer.forward(given if node.layer.merges else given[0])
+                layer = node.layer
+                given = (
+                    tuple(values[name] for name in node.inputs) if layer.merges else values[node.inputs[0]]
+                )
+                y = layer.forward(given) if forward is None else forward(node, given)
                 values[node.name] = y.astype(self.dtype, copy=False)
                 for name in () if keep else node.inputs:
                     if self._last_reader[name] == node.name and name not in self.outputs:
@@ -225,9 +228,12 @@ class Network:
                     )
         return values
 
-    def record(self, x: Any) -> dict[str, np.ndarray]:
-        """All activations of a forward pass by name, the inputs included."""
-        return self._run(x, keep=True)
+    def record(self, x: Any, forward: Callable | None = None) -> dict[str, np.ndarray]:
+        """All activations of a forward pass by name, the inputs included.
+
+        `forward`, a function of (node, input), may compute what ``node.layer.forward(input)`` would.
+        """
+        return self._run(x, keep=True, forward=forward)
 
     def forward(self, x: Any) -> np.ndarray | dict[str, np.ndarray]:
         """The output for a batch `x`; a dict by name where the network has several outputs.

@@ -155,23 +155,41 @@ class Share(NamedTuple):
     """What the notes put behind z, s and c."""
 
 
-def beside(layer: Any, shares: list[Share]) -> list[Share]:
-    """Shares of the same inputs as one with the outputs of all, where the layer's weights say which axis.
+FEW = 128
+"""Outputs up to which copying windows counts beside multiplying them."""
 
-    Windows are then copied once for all, and the way back is one product, of weights of both signs.
-    """
-    axis = getattr(layer, "outputs_axis", None)
-    alike = len({tuple(id(part.x) for part in share.parts) for share in shares}) == 1
-    if axis is None or len(shares) < 2 or not alike or any(share.z is not None for share in shares):
-        return shares
-    parts = []
-    for same in zip(*(share.parts for share in shares)):
+
+def alike(layer: Any, sums: list[list[Part]]) -> bool:
+    """Whether sums of parts are of the same inputs, and the layer's weights can lie one behind the other."""
+    inputs = {tuple(id(part.x) for part in parts) for parts in sums}
+    return len(sums) > 1 and len(inputs) == 1 and getattr(layer, "outputs_axis", None) is not None
+
+
+def forward(layer: Any, weight: np.ndarray, sums: list[list[Part]]) -> list[np.ndarray]:
+    """Step 1: several sums of parts; of the same inputs in one product, which copies windows once for all."""
+    if not alike(layer, sums):
+        plus = partial(mapped, np.add)
+        return [
+            reduce(plus, (layer.linear(part.x, changed(weight, part.change), part.bias) for part in parts))
+            for parts in sums
+        ]
+    total = None
+    for same in zip(*sums):
         biases = [part.bias for part in same]
-        if len({bias is None for bias in biases}) > 1:
-            return shares
-        bias = None if biases[0] is None else np.concatenate(biases)
-        parts.append(Part(same[0].x, Beside(tuple(part.change for part in same)), bias))
-    return [Share(np.concatenate([share.R for share in shares], axis), parts)]
+        bias = next((bias for bias in biases if bias is not None), None)
+        if bias is not None:
+            bias = np.concatenate([np.zeros_like(bias) if b is None else b for b in biases])
+        w = changed(weight, Beside(tuple(part.change for part in same)))
+        z = layer.linear_parts(same[0].x, w, bias, len(sums))
+        total = z if total is None else mapped(np.add, total, z)
+    return list(total)
+
+
+def back(layer: Any, weight: np.ndarray, s: list[np.ndarray], parts: list[Part], shape: tuple) -> np.ndarray:
+    """Step 3 for shares of one input: the sum of what their s send back, as one product."""
+    s = s[0] if len(s) == 1 else np.concatenate(s, layer.outputs_axis)
+    change = parts[0].change if len(parts) == 1 else Beside(tuple(part.change for part in parts))
+    return layer.adjoint(s, changed(weight, change), shape)
 
 
 def split(x: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -229,8 +247,32 @@ class Rule:
         """R over the denominator for z: value by value, and so in runs."""
         return mapped(lambda R, z, out=None: divide(R, self.stabilized(z), out), R, z)
 
+    def follows(self, cls: type[Rule], layer: Any) -> bool:
+        """Whether shares are those of `cls`, on a linear layer of one input."""
+        as_defined = type(self).shares is cls.shares and type(self).propagate is Rule.propagate
+        return as_defined and hasattr(layer, "linear") and not layer.merges
+
+    def with_output(self, layer: Any, x: np.ndarray, sums: list[list[Part]]) -> tuple:
+        """The layer's output and some sums of parts, where one product can give both."""
+        weight, bias = layer.parameters(x.shape[1:])
+        sums = [[Part(x, bias=bias)], *sums]
+        if not alike(layer, sums) or len(weight) > FEW:
+            return layer.forward(x), None
+        y, *z = forward(layer, weight, sums)
+        return y, z
+
+    def forward(self, layer: Any, x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray] | None]:
+        """The layer's output, with denominators that come of the same product, for `propagate`."""
+        return layer.forward(x), None
+
     def propagate(
-        self, layer: Any, R: np.ndarray, x: np.ndarray, y: np.ndarray, note: Callable | None = None
+        self,
+        layer: Any,
+        R: np.ndarray,
+        x: np.ndarray,
+        y: np.ndarray,
+        note: Callable | None = None,
+        z: list[np.ndarray] | None = None,
     ) -> np.ndarray:
         """Relevance of the layer's input `x`, given relevance `R` of its output `y`.
 
@@ -241,6 +283,8 @@ class Rule:
         x : (N, *input) array
         note : callable, optional
             Called with the arrays of the four steps by name: z, s, c.
+        z : list of (N, *output) array, optional
+            The denominators of the first shares, as `forward` returned them.
 
         Returns
         -------
@@ -248,25 +292,27 @@ class Rule:
         """
         shape = x.shape[1:]
         weight, _ = layer.parameters(shape)
+        shares = list(self.shares(layer, R, x, y))
+        sums = [share.parts for share in shares]
+        z = list(z or ())
+        z += [share.z for share in shares[len(z) :]]
+        found = iter(forward(layer, weight, [parts for parts, known in zip(sums, z) if known is None]))
+        z = [next(found) if known is None else known for known in z]  # 1. forward
+        s = [self.divided(share.R, each) for share, each in zip(shares, z)]  # 2. divide
+        if note:
+            for share, *arrays in zip(shares, z, s):
+                note(**{name + share.mark: array for name, array in zip("zs", arrays)})
+        every = range(len(shares))
         R_x = None
-        shares = self.shares(layer, R, x, y)
-        if note is None:  # who looks at the steps sees each share
-            shares = beside(layer, list(shares))
-        for share in shares:
-            weights = [changed(weight, part.change) for part in share.parts]
-            z = share.z
-            if z is None:  # 1. forward
-                each = (layer.linear(part.x, w, part.bias) for part, w in zip(share.parts, weights))
-                z = reduce(partial(mapped, np.add), each)
-            s = self.divided(share.R, z)  # 2. divide
-            for n, (part, w) in enumerate(zip(share.parts, weights)):
-                c = layer.adjoint(s, w, shape)  # 3. send back
+        # who looks at the steps sees each share
+        for some in [every] if alike(layer, sums) and not note else [[n] for n in every]:
+            for k, parts in enumerate(zip(*(sums[n] for n in some))):
+                c = back(layer, weight, [s[n] for n in some], parts, shape)  # 3. send back
                 if note:
-                    note(**{f"c{share.mark}" + "'" * n: c})
+                    note(**{f"c{shares[some[0]].mark}" + "'" * k: c})
                 # 4. weigh by the input
-                R_x = mapped(np.multiply, part.x, c) if R_x is None else mapped(plus_product, R_x, part.x, c)
-            if note:
-                note(**{f"z{share.mark}": z, f"s{share.mark}": s})
+                given = parts[0].x
+                R_x = mapped(np.multiply, given, c) if R_x is None else mapped(plus_product, R_x, given, c)
         return R_x
 
 
@@ -358,6 +404,13 @@ class Gamma(Rule):
         _number(self, "gamma")
         _number(self, "epsilon")
 
+    def forward(self, layer, x):
+        if not self.follows(Gamma, layer) or x.min() < 0:
+            return super().forward(layer, x)
+        _, bias = layer.parameters(x.shape[1:])
+        favour = Favour(self.gamma, 1)
+        return self.with_output(layer, x, [[Part(x, favour, None if bias is None else favour(bias))]])
+
     def shares(self, layer, R, x, y):
         _, bias = layer.parameters(x.shape[1:])
         halves = split(x)
@@ -409,7 +462,8 @@ class AlphaBeta(Rule):
         if not np.isclose(self.alpha - self.beta, 1, rtol=0, atol=1e-9):
             raise LRPError(f"AlphaBeta: alpha - beta is to be 1, not {self.alpha} - {self.beta}")
 
-    def shares(self, layer, R, x, y):
+    def _sums(self, layer: Any, x: np.ndarray) -> Iterator[tuple[float, list[Part], str]]:
+        """What is shared out, among what, and its mark."""
         _, bias = layer.parameters(x.shape[1:])
         bias = bias if self.bias else None
         halves = split(x)
@@ -419,8 +473,23 @@ class AlphaBeta(Rule):
         ):
             if factor:
                 part_bias = None if bias is None else along(bias)
-                part_R = R if factor == 1 else mapped(partial(np.multiply, R.dtype.type(factor)), R)
-                yield Share(part_R, signed_parts(halves, along, against, part_bias), mark=mark)
+                yield factor, signed_parts(halves, along, against, part_bias), mark
+
+    def forward(self, layer, x):
+        """As in `Rule.forward`; with alpha and beta the output is the sum of the denominators."""
+        if not self.follows(AlphaBeta, layer):
+            return super().forward(layer, x)
+        weight, bias = layer.parameters(x.shape[1:])
+        sums = [parts for _, parts, _ in self._sums(layer, x)]
+        if len(sums) == 2 and (self.bias or bias is None):
+            z = forward(layer, weight, sums)
+            return mapped(np.add, *z), z
+        return self.with_output(layer, x, sums)
+
+    def shares(self, layer, R, x, y):
+        for factor, parts, mark in self._sums(layer, x):
+            part_R = R if factor == 1 else mapped(partial(np.multiply, R.dtype.type(factor)), R)
+            yield Share(part_R, parts, mark=mark)
 
 
 @dataclass(frozen=True, repr=False)

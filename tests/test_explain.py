@@ -153,7 +153,7 @@ def test_several_classes_share_a_forward_pass(monkeypatch):
     x = inputs(network)
     calls = []
     record = Network.record
-    monkeypatch.setattr(Network, "record", lambda self, x: calls.append(1) or record(self, x))
+    monkeypatch.setattr(Network, "record", lambda self, *given: calls.append(1) or record(self, *given))
     e = explain(network, x, classes=[0, "cat"])
     assert len(calls) == 1
     assert e.relevance.shape == (2, 3, 2, 7, 8) and e.target.tolist() == [[0] * 3, [2] * 3]

@@ -1,5 +1,7 @@
 """Every rule on every linear layer against its slow twin on the explicit matrix."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import twins
@@ -10,20 +12,17 @@ from strategies import linear_layers, sample, seeds
 
 from numpylrp import im2col
 from numpylrp.errors import LRPError, ShapeError
-from numpylrp.layers import Add, Average, Conv2D, Dense, Subtract
+from numpylrp.layers import Add, Average, Conv1D, Conv2D, Dense, Subtract
 from numpylrp.rules import (
     LRP0,
     AlphaBeta,
     Epsilon,
     Flat,
     Gamma,
-    Part,
     Pass,
-    Share,
     WSquare,
     ZBox,
     ZPlus,
-    beside,
     stabilize,
 )
 
@@ -220,13 +219,46 @@ def test_a_single_number_is_stabilized():
     assert stabilize(np.float64(-2.0), 0.5) == -2.5 and stabilize(np.array(-0.0), 0.5) == 0.5
 
 
-def test_shares_of_which_only_some_have_a_bias_stay_apart():
-    dense, x = Dense([[1.0, 2.0]], [3.0]), np.ones((1, 2))
-    for biases in ([dense.bias, None], [None, dense.bias]):
-        shares = [Share(np.ones((1, 1)), [Part(x, bias=bias)]) for bias in biases]
-        assert beside(dense, shares) is shares
-    (one,) = beside(dense, [Share(np.ones((1, 1)), [Part(x, bias=dense.bias)])] * 2)
-    assert one.R.shape == (1, 2) and one.parts[0].bias.tolist() == [3, 3]
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rule", [Gamma(0.5), ZPlus(), ZPlus(bias=False), AlphaBeta(), AlphaBeta(bias=False)])
+@pytest.mark.parametrize("negative", [True, False])
+def test_the_forward_pass_of_a_rule_is_that_of_the_layer(rule, bias, negative):
+    """Its output, and the denominators that it hands on; relevance is the same with them."""
+    rng = np.random.default_rng(0)
+    layers = [
+        (Conv2D(rng.standard_normal((4, 3, 3, 2)), padding=((1, 0), (2, 1)), stride=2), (3, 6, 7)),
+        (Conv2D(rng.standard_normal((4, 3, 1, 1))), (3, 5, 4)),
+        (Conv2D(rng.standard_normal((4, 2, 3, 3)), groups=2), (4, 5, 6)),
+        (Conv1D(rng.standard_normal((4, 3, 3))), (3, 9)),
+        (Dense(rng.standard_normal((4, 5))), (2, 5)),
+    ]
+    for layer, shape in layers:
+        if bias:
+            layer = replace(layer, bias=rng.standard_normal(4))
+        x = rng.standard_normal((3, *shape))
+        x = x if negative else np.maximum(x, 0)
+        y, z = rule.forward(layer, x)
+        assert_allclose(y, layer.forward(x), rtol=1e-12, atol=1e-12)
+        if z is None:  # mixed signs, for which nothing is saved; groups, whose weights can't be stacked
+            assert negative or getattr(layer, "groups", 1) > 1
+            continue
+        R, steps = rng.standard_normal(y.shape), {}
+        alone = layer.relprop(R, x, y, rule, steps.update)
+        for known, mark in zip(z, "+-"):
+            assert known.shape == y.shape
+            assert_allclose(known, steps[f"z{mark}"], rtol=1e-12, atol=1e-12)
+        assert_allclose(layer.relprop(R, x, y, rule, z=z), alone, rtol=1e-10, atol=1e-12)
+
+
+def test_a_rule_with_other_shares_does_not_inherit_the_forward_pass():
+    class Halved(AlphaBeta):
+        def shares(self, layer, R, x, y):
+            for share in super().shares(layer, R, x, y):
+                yield share._replace(parts=[part._replace(bias=None) for part in share.parts])
+
+    dense, x = Dense([[1.0, -2.0]], [3.0]), np.ones((1, 2))
+    assert AlphaBeta().forward(dense, x)[1] is not None
+    assert Halved().forward(dense, x)[1] is None
 
 
 def test_sign_of_zero_is_plus():

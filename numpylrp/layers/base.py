@@ -88,9 +88,10 @@ class Ruled(Layer):
         """The linear map that rules see at this input: its primitives, its input and its output."""
         return self, x, y
 
-    def relprop(self, R, x, y, rule, note=None):
+    def relprop(self, R, x, y, rule, note=None, z=None):
         linear, x, y = self.linearized(x, y)
-        return rule.propagate(linear, R, x, y, note)
+        known = {} if z is None else {"z": z}
+        return rule.propagate(linear, R, x, y, note, **known)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -117,6 +118,13 @@ class Linear(Ruled):
     def linear(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         """The map with this weight and bias: (N, *input) -> (N, *output)."""
         raise NotImplementedError
+
+    def linear_parts(
+        self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, parts: int
+    ) -> np.ndarray:
+        """`linear` for `parts` weights and biases, one behind the other: (parts, N, *output)."""
+        y = self.linear(x, weight, bias)
+        return np.stack(np.split(y, parts, self.outputs_axis))
 
     def adjoint(self, s: np.ndarray, weight: np.ndarray, shape: Shape) -> np.ndarray:
         """Send s back through the transposed map: from the output to (N, *shape).

@@ -122,11 +122,11 @@ def products(network, composite: str) -> float:
         size = np.prod(network.shapes[node.name]) * layer.weight[0].size
         times = 2  # forward and back
         if isinstance(layer, Conv2D) and composite != "epsilon":
-            times = {"epsilon-alpha2-beta1": 5}.get(composite, 3)
+            times = {"epsilon-alpha2-beta1": 4}.get(composite, 3)  # the output is the sum of its denominators
             if first and composite == "epsilon-gamma-box":
                 times = 7  # three products for the denominators, three back
             if first and composite == "epsilon-alpha2-beta1":
-                times = 9  # inputs of both signs
+                times = 8  # inputs of both signs
             if first and composite == "epsilon-plus":
                 times = 5
             if first and composite == "epsilon-plus-flat":
