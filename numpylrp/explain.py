@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -225,8 +226,7 @@ def explain(
     fc1    Dense  Epsilon(1e-06)  2                 6       0.00%
     input  Input                  2                 6
     """
-    network, chosen = prepared(network, composite, normalization, **options)
-    rules = chosen.rules(network)
+    network, rules = _settled(network, composite, normalization, options)
     top = network.outputs[0] if output is None else output
     if top not in network.outputs:
         raise LRPError(f"there is no output {top!r}; there are {', '.join(network.outputs)}")
@@ -277,6 +277,23 @@ def prepared(
     if normalization == "fused":
         network = fused_once(network)
     return network, find_composite(composite, network, **options).preceded(*NORMALIZATION[normalization])
+
+
+_rules: WeakKeyDictionary[Network, dict] = WeakKeyDictionary()
+
+
+def _settled(network: Network, composite: Any, normalization: str, options: dict) -> tuple[Network, dict]:
+    """The network and the rules to walk with; those of a preset are worked out once."""
+    if not isinstance(composite, str) or any(np.ndim(value) for value in options.values()):
+        network, chosen = prepared(network, composite, normalization, **options)
+        return network, chosen.rules(network)
+    bounds = repr(network.metadata.get("input_range"))
+    key = (composite, normalization, *sorted(options.items()), bounds)
+    known = _rules.setdefault(network, {})
+    if key not in known:
+        fused, chosen = prepared(network, composite, normalization, **options)
+        known[key] = chosen.rules(fused)
+    return fused_once(network) if normalization == "fused" else network, known[key]
 
 
 def _kept(trace: Any, network: Network) -> set[str]:
@@ -355,7 +372,7 @@ class _Walk:
                 known[node.name] = z
             return y
 
-        values = self.network.record(batch, forward)
+        values = self.network.activations(batch, forward)
         logits = values[self.top]
         names = self.network.metadata.get("class_names")
         if classes is None:
@@ -481,7 +498,7 @@ class _Walk:
 
 
 def _sums(R: np.ndarray) -> np.ndarray:
-    return R.reshape(len(R), -1).sum(1)
+    return np.add.reduce(R.reshape(len(R), -1), axis=1)
 
 
 def _joined(parts: list[Explanation], stack: bool = False) -> Explanation:

@@ -588,14 +588,17 @@ def _planes(images: int, channels: int, pixels: int) -> Iterator[tuple[slice, sl
 
 
 def window_max(x: np.ndarray, g: Windows) -> np.ndarray:
-    """Largest value of each window; padding never wins."""
+    """Largest value of each window, of its columns first; padding never wins."""
     n, c, *size = x.shape
-    out = g.output_size(size)
-    y = np.empty((n, c, *out), x.dtype)
+    ho, wo = g.output_size(size)
+    y = np.empty((n, c, ho, wo), x.dtype)
     pads = g.pads(size)
 
     def piece(*at: slice) -> None:
-        _largest([pixels for _, _, pixels in taps(pad(x[at], pads, -np.inf), g, out)], y[at])
+        seen = pad(x[at], pads, -np.inf)
+        columns = np.empty((*seen.shape[:2], ho, seen.shape[3]), x.dtype)
+        _largest(_along(seen, g, 0, ho), columns)
+        _largest(_along(columns, g, 1, wo), y[at])
 
     each(piece, _planes(n, c, size[0] * size[1]))
     return y
@@ -645,9 +648,8 @@ def _to_first(s: np.ndarray, best: np.ndarray, x: np.ndarray, g: Windows, axis: 
         out.fill(0)
     left = s
     for pixels, place in zip(taps[:-1], places):
-        first = np.ascontiguousarray(pixels) == best  # comparing across gaps is slow
-        share = np.multiply(left, first, out=None if overlap else place)
-        if overlap:
-            place += share
-        left = left - share
+        first = np.ascontiguousarray(pixels) == best  # calculating across gaps is slow
+        share = left * first
+        place[...] = place + share if overlap else share
+        left = np.subtract(left, share, out=share)
     places[-1][...] = places[-1] + left if overlap else left

@@ -204,22 +204,20 @@ class Network:
             )
         return array.astype(self.dtype, copy=False)
 
-    def _run(self, x: Any, keep: bool, forward: Callable | None = None) -> dict[str, np.ndarray]:
-        values = self.batch(x)
+    def _run(self, batch: Mapping, keep: bool, forward: Callable | None = None) -> dict[str, np.ndarray]:
+        values = dict(batch)
         with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
             for node in self.nodes:
                 layer = node.layer
-                given = (
-                    tuple(values[name] for name in node.inputs) if layer.merges else values[node.inputs[0]]
-                )
-                y = layer.forward(given) if forward is None else forward(node, given)
-                values[node.name] = y.astype(self.dtype, copy=False)
+                x = tuple(values[name] for name in node.inputs) if layer.merges else values[node.inputs[0]]
+                y = layer.forward(x) if forward is None else forward(node, x)
+                values[node.name] = y if y.dtype == self.dtype else y.astype(self.dtype)
                 for name in () if keep else node.inputs:
                     if self._last_reader[name] == node.name and name not in self.outputs:
                         values.pop(name, None)
         if not all(np.isfinite(values[name]).all() for name in self.outputs):
             if not keep:  # once more, to say where it began
-                return self._run(x, keep=True)
+                return self._run(batch, keep=True)
             for node in self.nodes:
                 if not np.isfinite(values[node.name]).all():
                     raise NonFiniteError(
@@ -228,12 +226,16 @@ class Network:
                     )
         return values
 
-    def record(self, x: Any, forward: Callable | None = None) -> dict[str, np.ndarray]:
-        """All activations of a forward pass by name, the inputs included.
+    def record(self, x: Any) -> dict[str, np.ndarray]:
+        """All activations of a forward pass by name, the inputs included."""
+        return self.activations(self.batch(x))
 
-        `forward`, a function of (node, input), may compute what ``node.layer.forward(input)`` would.
+    def activations(self, batch: Mapping, forward: Callable | None = None) -> dict[str, np.ndarray]:
+        """`record` for a batch that comes of `batch`.
+
+        `forward`, a function of (node, x), may compute what ``node.layer.forward(x)`` would.
         """
-        return self._run(x, keep=True, forward=forward)
+        return self._run(batch, keep=True, forward=forward)
 
     def forward(self, x: Any) -> np.ndarray | dict[str, np.ndarray]:
         """The output for a batch `x`; a dict by name where the network has several outputs.
@@ -246,7 +248,7 @@ class Network:
         -------
         (N, *output_shape) array of the network's dtype, or a dict of them
         """
-        values = self._run(x, keep=False)
+        values = self._run(self.batch(x), keep=False)
         if len(self.outputs) == 1:
             return values[self.outputs[0]]
         return {name: values[name] for name in self.outputs}

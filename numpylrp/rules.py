@@ -245,7 +245,8 @@ class Rule:
 
     def divided(self, R: np.ndarray, z: np.ndarray) -> np.ndarray:
         """R over the denominator for z: value by value, and so in runs."""
-        return mapped(lambda R, z, out=None: divide(R, self.stabilized(z), out), R, z)
+        over = np.divide if z.dtype.type(self.epsilon) > 0 else divide  # stabilized, it is never 0
+        return mapped(lambda R, z, out=None: over(R, self.stabilized(z), out), R, z)
 
     def follows(self, cls: type[Rule], layer: Any) -> bool:
         """Whether shares are those of `cls`, on a linear layer of one input."""

@@ -274,8 +274,7 @@ _cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 def fused_once(network: Network) -> Network:
     """`fuse` without a report, done once for a network that lives on."""
-    if network not in _cache:
-        if not any(_normalizes(node.layer) for node in network.nodes):
-            return network
-        _cache[network] = fuse(network, probe=0)[0]
-    return _cache[network]
+    if network not in _cache:  # not with itself as value, which would keep it alive
+        normalizes = any(_normalizes(node.layer) for node in network.nodes)
+        _cache[network] = fuse(network, probe=0)[0] if normalizes else None
+    return _cache[network] or network
