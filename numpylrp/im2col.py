@@ -309,7 +309,9 @@ def _can_pair(weight: np.ndarray, g: Windows, groups: int) -> bool:
 
 
 def _both_signs(weight: np.ndarray) -> bool:
-    return bool(weight.min() < 0 < weight.max())
+    """Whether the kernels of the way back are of both signs, to each of the inputs."""
+    across = (0, 2, 3)
+    return bool((weight.min(across) < 0).all() and (weight.max(across) > 0).all())
 
 
 def _paired(weight: np.ndarray) -> np.ndarray:

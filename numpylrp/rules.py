@@ -80,13 +80,13 @@ class Favour:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """The changes of several shares, one behind the other along the outputs."""
+class Block:
+    """Several changes as one: rows of them one behind the other along outputs, columns along inputs."""
 
-    changes: tuple[Callable, ...]
+    rows: tuple[tuple[Callable, ...], ...]
 
     def __call__(self, w):
-        return np.concatenate([change(w) for change in self.changes])
+        return np.concatenate([np.concatenate([change(w) for change in row], 1) for row in self.rows])
 
 
 def changed(weight: np.ndarray, change: Callable) -> np.ndarray:
@@ -156,40 +156,59 @@ class Share(NamedTuple):
 
 
 FEW = 128
-"""Outputs up to which copying windows counts beside multiplying them."""
+"""Outputs up to which copying windows (of more than a pixel) counts beside multiplying them."""
 
 
-def alike(layer: Any, sums: list[list[Part]]) -> bool:
-    """Whether sums of parts are of the same inputs, and the layer's weights can lie one behind the other."""
-    inputs = {tuple(id(part.x) for part in parts) for parts in sums}
-    return len(sums) > 1 and len(inputs) == 1 and getattr(layer, "outputs_axis", None) is not None
+def joined(layer: Any, sums: list[list[Part]]) -> Callable | None:
+    """The change that makes of sums over the same inputs one product, whose windows are copied once for all.
+
+    None where inputs differ, or weights can't lie one behind the other.
+    """
+    same = len({tuple(id(part.x) for part in parts) for parts in sums}) == 1
+    if not same or getattr(layer, "channels_axis", None) is None:
+        return None
+    if len(sums) == len(sums[0]) == 1:
+        return sums[0][0].change
+    if len({part.x.shape for part in sums[0]}) > 1:
+        return None  # what is the same for all samples is computed for one
+    return Block(tuple(tuple(part.change for part in parts) for parts in sums))
 
 
 def forward(layer: Any, weight: np.ndarray, sums: list[list[Part]]) -> list[np.ndarray]:
-    """Step 1: several sums of parts; of the same inputs in one product, which copies windows once for all."""
-    if not alike(layer, sums):
+    """Step 1, sums of parts."""
+    change = joined(layer, sums)
+    if change is None:
         plus = partial(mapped, np.add)
         return [
             reduce(plus, (layer.linear(part.x, changed(weight, part.change), part.bias) for part in parts))
             for parts in sums
         ]
-    total = None
-    for same in zip(*sums):
-        biases = [part.bias for part in same]
-        bias = next((bias for bias in biases if bias is not None), None)
-        if bias is not None:
-            bias = np.concatenate([np.zeros_like(bias) if b is None else b for b in biases])
-        w = changed(weight, Beside(tuple(part.change for part in same)))
-        z = layer.linear_parts(same[0].x, w, bias, len(sums))
-        total = z if total is None else mapped(np.add, total, z)
-    return list(total)
+    inputs = [part.x for part in sums[0]]
+    x = inputs[0] if len(inputs) == 1 else np.concatenate(inputs, layer.channels_axis)
+    biases = [parts[0].bias for parts in sums]
+    bias = next((bias for bias in biases if bias is not None), None)
+    if len(sums) == 1:
+        return [layer.linear(x, changed(weight, change), bias)]
+    if bias is not None:
+        bias = np.concatenate([np.zeros_like(bias) if b is None else b for b in biases])
+    return list(layer.linear_parts(x, changed(weight, change), bias, len(sums)))
 
 
-def back(layer: Any, weight: np.ndarray, s: list[np.ndarray], parts: list[Part], shape: tuple) -> np.ndarray:
-    """Step 3 for shares of one input: the sum of what their s send back, as one product."""
-    s = s[0] if len(s) == 1 else np.concatenate(s, layer.outputs_axis)
-    change = parts[0].change if len(parts) == 1 else Beside(tuple(part.change for part in parts))
-    return layer.adjoint(s, changed(weight, change), shape)
+def back(
+    layer: Any, weight: np.ndarray, s: list[np.ndarray], sums: list[list[Part]], shape: tuple
+) -> list[np.ndarray]:
+    """Step 3: for each part, what all s send back to it."""
+    change = joined(layer, sums)
+    if change is None:
+        (s,), (parts,) = s, sums
+        return [layer.adjoint(s, changed(weight, part.change), shape) for part in parts]
+    axis, count = layer.channels_axis, len(sums[0])
+    s = s[0] if len(s) == 1 else np.concatenate(s, axis)
+    if count == 1:
+        return [layer.adjoint(s, changed(weight, change), shape)]
+    wide = list(shape)
+    wide[axis if axis < 0 else axis - 1] *= count
+    return np.split(layer.adjoint(s, changed(weight, change), tuple(wide)), count, axis)
 
 
 def split(x: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -257,7 +276,7 @@ class Rule:
         """The layer's output and some sums of parts, where one product can give both."""
         weight, bias = layer.parameters(x.shape[1:])
         sums = [[Part(x, bias=bias)], *sums]
-        if not alike(layer, sums) or len(weight) > FEW:
+        if joined(layer, sums) is None or len(weight) > FEW or weight[0, 0].size == 1:
             return layer.forward(x), None
         y, *z = forward(layer, weight, sums)
         return y, z
@@ -297,23 +316,26 @@ class Rule:
         sums = [share.parts for share in shares]
         z = list(z or ())
         z += [share.z for share in shares[len(z) :]]
-        found = iter(forward(layer, weight, [parts for parts, known in zip(sums, z) if known is None]))
+        missing = [parts for parts, known in zip(sums, z) if known is None]
+        found = iter(forward(layer, weight, missing) if missing else ())
         z = [next(found) if known is None else known for known in z]  # 1. forward
         s = [self.divided(share.R, each) for share, each in zip(shares, z)]  # 2. divide
         if note:
             for share, *arrays in zip(shares, z, s):
                 note(**{name + share.mark: array for name, array in zip("zs", arrays)})
-        every = range(len(shares))
-        R_x = None
         # who looks at the steps sees each share
-        for some in [every] if alike(layer, sums) and not note else [[n] for n in every]:
-            for k, parts in enumerate(zip(*(sums[n] for n in some))):
-                c = back(layer, weight, [s[n] for n in some], parts, shape)  # 3. send back
-                if note:
-                    note(**{f"c{shares[some[0]].mark}" + "'" * k: c})
-                # 4. weigh by the input
-                given = parts[0].x
-                R_x = mapped(np.multiply, given, c) if R_x is None else mapped(plus_product, R_x, given, c)
+        apart = note or joined(layer, sums) is None
+        R_x = None
+        for some in [slice(n, n + 1) for n in range(len(shares))] if apart else [slice(None)]:
+            c = back(layer, weight, s[some], sums[some], shape)  # 3. send back
+            if note:
+                mark = shares[some][0].mark
+                note(**{f"c{mark}" + "'" * k: part for k, part in enumerate(c)})
+            for part, sent in zip(sums[some][0], c):  # 4. weigh by the input
+                if R_x is None:
+                    R_x = mapped(np.multiply, part.x, sent)
+                else:
+                    R_x = mapped(plus_product, R_x, part.x, sent)
         return R_x
 
 

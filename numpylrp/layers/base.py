@@ -104,12 +104,12 @@ class Linear(Ruled):
 
     Attributes
     ----------
-    outputs_axis : int or None
-        The axis of the output that grows where weights (and biases) are concatenated along their first
-        axis; None where they can't be.
+    channels_axis : int or None
+        The axis of inputs and outputs that grows where weights are concatenated: along their second
+        axis for inputs, along their first (with biases) for outputs; None where they can't be.
     """
 
-    outputs_axis: ClassVar[int | None] = None
+    channels_axis: ClassVar[int | None] = None
 
     def parameters(self, shape: Shape) -> tuple[np.ndarray, np.ndarray | None]:
         """Weight and bias for an input of this sample shape."""
@@ -124,7 +124,7 @@ class Linear(Ruled):
     ) -> np.ndarray:
         """`linear` for `parts` weights and biases, one behind the other: (parts, N, *output)."""
         y = self.linear(x, weight, bias)
-        return np.stack(np.split(y, parts, self.outputs_axis))
+        return np.stack(np.split(y, parts, self.channels_axis))
 
     def adjoint(self, s: np.ndarray, weight: np.ndarray, shape: Shape) -> np.ndarray:
         """Send s back through the transposed map: from the output to (N, *shape).

@@ -130,7 +130,7 @@ class _Conv(Linear):
         return self.weight.shape[1] * self.groups, self.weight.shape[0]
 
     @property
-    def outputs_axis(self) -> int | None:
+    def channels_axis(self) -> int | None:
         return 1 if self.groups == 1 else None
 
     @cached_property
@@ -232,7 +232,7 @@ class Conv2DTranspose(_Conv):
 
     output_padding: Any = 0
 
-    outputs_axis: ClassVar[int | None] = None
+    channels_axis: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

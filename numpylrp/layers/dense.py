@@ -31,7 +31,7 @@ class Dense(Linear):
     bias: np.ndarray | None = None
 
     family: ClassVar[str] = "dense"
-    outputs_axis: ClassVar[int | None] = -1
+    channels_axis: ClassVar[int | None] = -1
 
     def __post_init__(self) -> None:
         parameter(self, "weight", 2)

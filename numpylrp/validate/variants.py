@@ -111,7 +111,7 @@ class _Without:
 class _Turned(_Without):
     """A layer whose adjoint takes other weights than its forward pass."""
 
-    outputs_axis = None
+    channels_axis = None
 
     def __init__(self, layer: Any, turn: Callable) -> None:
         self.layer, self.turn = layer, turn
