@@ -27,7 +27,7 @@ from numpylrp.layers import (
     Transpose,
     ZeroPadding,
 )
-from numpylrp.rules import LRP0, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
+from numpylrp.rules import LRP0, AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
 
 
 def inputs(network, n=3, seed=1):
@@ -284,10 +284,11 @@ def test_contrastive_is_the_difference_of_two_walks():
     assert_allclose(ours, np.maximum(first - second, 0), rtol=1e-9, atol=1e-12)
 
 
-def test_clrp2_walks_the_network_with_the_target_negated():
+@pytest.mark.parametrize("rule", [ZPlus(), AlphaBeta()])
+def test_clrp2_walks_the_network_with_the_target_negated(rule):
     network = chain()
     x = inputs(network)
-    plus = Composite(default=ZPlus())
+    plus = Composite(default=rule)
     last = network["fc2"]
     negated = network.replace("fc2", Dense(-last.weight, -last.bias))
     first = explain(network, x, 1, composite=plus)

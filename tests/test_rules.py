@@ -250,6 +250,19 @@ def test_the_forward_pass_of_a_rule_is_that_of_the_layer(rule, bias, negative):
         assert_allclose(layer.relprop(R, x, y, rule, z=z), alone, rtol=1e-10, atol=1e-12)
 
 
+def test_sums_of_one_sign_keep_it():
+    """Also with many channels and inputs of both signs: no row gets a rounding error of its neighbours."""
+    rng = np.random.default_rng(0)
+    conv = Conv2D(rng.standard_normal((64, 64, 3, 3)), padding=1)
+    x, R = rng.standard_normal((1, 64, 8, 8)), np.zeros((1, 64, 8, 8))
+    R[0, 5, 4, 4] = 1
+    c = {}
+    conv.relprop(R, x, conv.forward(x), ZPlus(), lambda **arrays: c.update(arrays))
+    for sent, w in ((c["c+"], conv.weight[5]), (-c["c+'"], -conv.weight[5])):
+        assert sent.min() >= 0
+        assert (sent[0][:, 3:6, 3:6] != 0).tolist() == (w > 0).tolist()
+
+
 def test_a_rule_with_other_shares_does_not_inherit_the_forward_pass():
     class Halved(AlphaBeta):
         def shares(self, layer, R, x, y):

@@ -1,14 +1,18 @@
 """numpylrp, zennit and captum side by side: time, memory, and whether they agree.
 
     pip install -e ".[peers]"
-    python tests/benchmarks/run.py                         # everything, about half an hour on two cores
+    python tests/benchmarks/run.py                         # everything, about an hour on two cores
     python tests/benchmarks/run.py --models VGG-16 --batch 1
     python tests/benchmarks/run.py --readme                # and writes the tables into the README
 
 Times are whole explanations (forward and back). The libraries take turns, A B C A B C ..., in one
 process, and what is printed is the median of their ratio over the rounds, with its quartiles:
-absolute times of a shared machine mean little. Peak memory is that of a process of its own. At the
-end, whole runs: 10,000 samples through an MNIST network, 1,000 through ResNet-20.
+absolute times of a shared machine mean little. Peak memory is that of a process of its own.
+
+Unless batches or dtypes are asked for, these are every composite in float32 at batch 1 and 8 (1 and
+256 for the MNIST networks), and one of them in float64 and at batch 64, where memory allows. At the
+end, whole runs (10,000 samples through an MNIST network, 1,000 through ResNet-20), and what a sample
+takes at batch 64 compared with batch 8.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +32,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from models import MODELS, RANGE
 
 from numpylrp import explain, fuse
+from numpylrp.explain import sample_shapes
 from numpylrp.files import write_between
 from numpylrp.layers import Conv2D, Dense
+
+WIDE = "epsilon-plus-flat"
+"""The composite of the other dtype and batch size."""
 
 COMPOSITES = ("epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-gamma-box", "epsilon-alpha2-beta1")
 README = Path(__file__).parents[2] / "README.md"
@@ -231,6 +240,43 @@ def throughput(model: str, count: int, composite: str = "epsilon-plus-flat") -> 
     )
 
 
+def fits(network, batch: int) -> bool:
+    """Whether zennit's peak, six times the activations or less, fits into this machine."""
+    values = sum(np.prod(shape) for shape in sample_shapes(network, network.inputs).values())
+    free = int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text()).group(1)) * 1024
+    return bool(6 * batch * values * network.dtype.itemsize < 0.9 * free)
+
+
+def lines(models, composites, batches, dtypes) -> Iterator[tuple[str, str, int, str]]:
+    """What is to be measured."""
+    for model in models:
+        usual = (1, 256) if model.startswith("mnist") else (1, 8)
+        for composite in composites:
+            if model == "mnist_fc" and composite == "epsilon-gamma-box":
+                continue  # zennit's gives gamma and the box to convolutions only: not the same work
+            yield from ((model, composite, b, d) for b in batches or usual for d in dtypes or ("float32",))
+        if not batches and not dtypes:
+            yield model, WIDE, usual[1], "float64"
+            if 64 not in usual:
+                yield model, WIDE, 64, "float32"
+
+
+def scaling(model: str, composite: str) -> str:
+    """What a sample takes of ours at batch 64, as a ratio to batch 8."""
+    network = fuse(MODELS[model]().astype("float32"), probe=0)[0]
+    x = samples(network, 64)
+
+    def seconds(batch: int) -> float:
+        start = time.perf_counter()
+        for n in range(0, 64, batch):
+            explain(network, x[n : n + batch], 0, composite=composite)
+        return time.perf_counter() - start
+
+    seconds(8)
+    few, many, again, last = (seconds(batch) for batch in (8, 64, 64, 8))
+    return f"{model} {(many + again) / (few + last):.2f}"
+
+
 RUNS = {"mnist_cnn": 10_000, "ResNet-20": 1_000}
 """Whole runs: how many samples."""
 
@@ -278,7 +324,7 @@ def main() -> None:
     parser.add_argument(
         "--batch", nargs="+", type=int, help="default 1 and 8; for the MNIST networks 1 and 256"
     )
-    parser.add_argument("--dtype", nargs="+", choices=("float32", "float64"), default=["float32"])
+    parser.add_argument("--dtype", nargs="+", choices=("float32", "float64"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--readme", action="store_true", help="write the table into the README")
@@ -288,26 +334,32 @@ def main() -> None:
         library, model, composite, batch, dtype = args.memory_of
         memory(library, model, composite, int(batch), dtype)
         return
-    lines = []
+    rows = []
     print(HEAD)
-    for model in args.models:
-        for composite in args.composites:
-            if model == "mnist_fc" and composite == "epsilon-gamma-box":
-                continue  # zennit's gives gamma and the box to convolutions only: not the same work
-            for batch in args.batch or ([1, 256] if model.startswith("mnist") else [1, 8]):
-                for dtype in args.dtype:
-                    line = compare(model, composite, batch, dtype, args.rounds)
-                    if not args.no_memory:
-                        for name in LIBRARIES:
-                            if name == "numpylrp" or name in line:
-                                line[f"memory {name}"] = peak_memory(name, line)
-                    lines.append(line)
-                    print(row(line), flush=True)
+    for model, composite, batch, dtype in lines(args.models, args.composites, args.batch, args.dtype):
+        if not fits(MODELS[model]().astype(dtype), batch):
+            rows.append(
+                f"| {model} | {composite} | {batch} | {dtype} | too large for this machine's memory"
+                + " |" * 5
+            )
+            print(rows[-1])
+            continue
+        line = compare(model, composite, batch, dtype, args.rounds)
+        if not args.no_memory:
+            for name in LIBRARIES:
+                if name == "numpylrp" or name in line:
+                    line[f"memory {name}"] = peak_memory(name, line)
+        rows.append(row(line))
+        print(rows[-1], flush=True)
     runs = [throughput(model, count) for model, count in RUNS.items() if model in args.models]
+    if not args.batch and not args.dtype:
+        names = [model for model in args.models if model != "VGG-16-BN"]  # fused, it is VGG-16
+        ratios = ", ".join(scaling(model, WIDE) for model in names)
+        runs.append(f"- what a sample takes at batch 64, as a ratio to batch 8, {WIDE}: {ratios}")
     for text in runs:
         print(text)
     if args.readme:
-        body = "\n".join([HEAD, *map(row, lines), "", *runs])
+        body = "\n".join([HEAD, *rows, "", *runs])
         write_between(MARKS, body, README)
 
 
