@@ -36,6 +36,9 @@ from numpylrp.explain import sample_shapes
 from numpylrp.files import write_between
 from numpylrp.layers import Conv2D, Dense
 
+ENOUGH = 2.0
+"""Seconds that rounds take at least: small networks get more of them."""
+
 WIDE = "epsilon-plus-flat"
 """The composite of the other dtype and batch size."""
 
@@ -169,7 +172,8 @@ def compare(model: str, composite: str, batch: int, dtype: str, rounds: int) -> 
     runs = {name: made for name, make in LIBRARIES.items() if (made := make(network, composite)) is not None}
     first = {name: run(x) for name, run in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
+    begun = time.perf_counter()
+    while len(times["numpylrp"]) < rounds or time.perf_counter() - begun < ENOUGH:
         for name, run in runs.items():
             start = time.perf_counter()
             run(x)
@@ -325,7 +329,7 @@ def main() -> None:
         "--batch", nargs="+", type=int, help="default 1 and 8; for the MNIST networks 1 and 256"
     )
     parser.add_argument("--dtype", nargs="+", choices=("float32", "float64"))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="at least; default 5")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--readme", action="store_true", help="write the table into the README")
     parser.add_argument("--memory-of", nargs=5, help=argparse.SUPPRESS)
