@@ -6,18 +6,20 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from . import seed as seeds
-from .composite import Composite, weighted
+from .composite import PRESETS, Composite, weighted
 from .composite import composite as find_composite
 from .engine import each, one_blas_thread, threads
 from .errors import LRPError, NonFiniteError
 from .fusion import fused_once
-from .layers import Sigmoid, Softmax, Transpose
+from .layers import Layer, Sigmoid, Softmax, Transpose
+from .layers.base import Linear, Ruled
 from .network import Network, Node, table
 from .rules import AbsZ, Pass
 
@@ -77,7 +79,8 @@ class Explanation:
     relevance : (N, *input) array, or dict of them by input name
         With several classes, one more axis in front: (classes, N, *input).
     output : (N, *output) array
-        What was explained: the logits.
+        What was explained: the logits. Alpha-beta sums by sign: beside `Network.forward` they may differ
+        by rounding.
     target : (N,) int array
         The class explained of each sample; (classes, N) with several classes.
     seed : array
@@ -234,7 +237,7 @@ def explain(
     batch = network.batch(x)
     total = len(next(iter(batch.values())))
     kept = _kept(trace, network)
-    size = _batch_size(network, batch, total, batch_size, bool(kept))
+    size = _batch_size(network, rules, batch, total, batch_size, bool(kept))
     walk = _Walk(network, rules, top, seed, kept, watch)
     if not kept and watch is None:
         size = _share(network, batch, min(size, total))
@@ -284,12 +287,14 @@ _rules: WeakKeyDictionary[Network, dict] = WeakKeyDictionary()
 
 def _settled(network: Network, composite: Any, normalization: str, options: dict) -> tuple[Network, dict]:
     """The network and the rules to walk with; those of a preset are worked out once."""
-    if not isinstance(composite, str) or any(np.ndim(value) for value in options.values()):
+    bounds = network.metadata.get("input_range")
+    bounds = tuple(bounds) if isinstance(bounds, (list, tuple)) else (bounds,)
+    numbers = all(isinstance(value, (int, float, type(None))) for value in (*options.values(), *bounds))
+    if not isinstance(composite, str) or not numbers:
         network, chosen = prepared(network, composite, normalization, **options)
         return network, chosen.rules(network)
-    bounds = repr(network.metadata.get("input_range"))
-    key = (composite, normalization, *sorted(options.items()), bounds)
     known = _rules.setdefault(network, {})
+    key = (composite, PRESETS.get(composite), normalization, *sorted(options.items()), bounds)
     if key not in known:
         fused, chosen = prepared(network, composite, normalization, **options)
         known[key] = chosen.rules(fused)
@@ -305,13 +310,15 @@ def _kept(trace: Any, network: Network) -> set[str]:
     return names
 
 
-def _batch_size(network: Network, batch: Mapping, total: int, given: int | None, traced: bool) -> int:
+def _batch_size(
+    network: Network, rules: Mapping, batch: Mapping, total: int, given: int | None, traced: bool
+) -> int:
     """Samples at a time."""
     if given is not None:
         if not isinstance(given, (int, np.integer)) or given < 1:
             raise LRPError(f"batch_size is to be an integer of at least 1, not {given!r}")
         return int(given)
-    return total if traced or total == 1 else max(1, MEMORY // _sample_bytes(network, batch))
+    return total if traced or total == 1 else max(1, MEMORY // _sample_bytes(network, batch, rules))
 
 
 def _share(network: Network, batch: Mapping, size: int) -> int:
@@ -327,10 +334,11 @@ def _share(network: Network, batch: Mapping, size: int) -> int:
     return min(size // threads(), -(-max(weights, WALK) // bytes_each))
 
 
-def _sample_bytes(network: Network, batch: Mapping) -> int:
-    """Bytes of one sample's activations."""
+def _sample_bytes(network: Network, batch: Mapping, rules: Mapping = MappingProxyType({})) -> int:
+    """Bytes of one sample's activations, and of what rules keep with them."""
     shapes = sample_shapes(network, {name: value.shape[1:] for name, value in batch.items()})
-    return sum(math.prod(shape) for shape in shapes.values()) * network.dtype.itemsize
+    arrays = {name: 1 + rule.kept for name, rule in rules.items()}
+    return network.dtype.itemsize * sum(math.prod(s) * arrays.get(name, 1) for name, s in shapes.items())
 
 
 def sample_shapes(network: Network, given: Mapping[str, tuple]) -> dict[str, tuple]:
@@ -359,15 +367,16 @@ class _Walk:
     ) -> None:
         self.network, self.rules, self.top, self.seed = network, rules, top, seed
         self.kept, self.watch = kept, watch
+        # a subclass may compute its output, or share relevance, otherwise
+        self.ruled = {node.name: node.name in rules and _plain(node.layer) for node in network.nodes}
 
     def __call__(self, batch: Mapping, target: Any, classes: Any, seed: Any) -> Explanation:
         known: dict[str, list[np.ndarray]] = {}  # denominators that the forward pass came by
 
         def forward(node: Node, x: Any) -> np.ndarray:
-            rule = self.rules.get(node.name)
-            if rule is None:
+            if not self.ruled[node.name]:
                 return node.layer.forward(x)
-            y, z = rule.forward(node.layer, x)
+            y, z = self.rules[node.name].forward(node.layer, x)
             if z is not None:
                 known[node.name] = z
             return y
@@ -495,6 +504,12 @@ class _Walk:
             total = sums[name] if name in sums else _sums(R)
             steps[name] = Step(name, "Input", "", R.shape[1:], total, total)
         return {name: relevance[name] for name in self.network.inputs}, dict(reversed(steps.items()))
+
+
+def _plain(layer: Layer) -> bool:
+    """Whether a layer's output and relevance are all its rule's."""
+    kind = type(layer)
+    return isinstance(layer, Linear) and kind.forward is Linear.forward and kind.relprop is Ruled.relprop
 
 
 def _sums(R: np.ndarray) -> np.ndarray:

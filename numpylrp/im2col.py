@@ -237,7 +237,7 @@ def convolve(
     g: Windows,
     groups: int = 1,
     bias: np.ndarray | None = None,
-    parts: int = 0,
+    maps: int = 0,
 ) -> np.ndarray:
     """Cross-correlation, which deep learning calls convolution, with zero padding.
 
@@ -250,13 +250,13 @@ def convolve(
         Input and output channels are cut into this many groups, each seeing only its own.
     bias : (O,) or (O, Ho, Wo) array, optional
         Added to every image.
-    parts : int, optional
-        The weight is that of several maps, one behind the other, whose outputs are to lie apart; for
-        one group.
+    maps : int, optional
+        The weight is that of so many convolutions, one behind the other, whose outputs are to lie apart;
+        for one group.
 
     Returns
     -------
-    (N, O, Ho, Wo) array, or with parts (parts, N, O / parts, Ho, Wo)
+    (N, O, Ho, Wo) array, or with maps (maps, N, O / maps, Ho, Wo)
 
     Examples
     --------
@@ -266,7 +266,7 @@ def convolve(
              [20., 24.]]]])
     """
     n, c, *size = x.shape
-    count, (ho, wo) = max(parts, 1), g.output_size(size)
+    count, (ho, wo) = max(maps, 1), g.output_size(size)
     o = weight.shape[0]
     pads = g.pads(size)
     y = np.empty((count, n, o // count, ho, wo), np.result_type(x, weight))
@@ -278,7 +278,7 @@ def convolve(
         for k, into in enumerate(y):
             _matmul(w[0].reshape(count, -1, c)[k], x, into.reshape(n, -1, ho * wo))
             plus(into, None if bias is None else bias[k])
-        return y if parts else y[0]
+        return y if maps else y[0]
 
     def piece(images: slice, rows: slice, part: slice) -> None:
         kernels = w[part]
@@ -298,7 +298,7 @@ def convolve(
     together = max(1, min(groups, PIECE_BYTES // (2 * bytes_each * ho * wo)))
     pieces = list(_pieces(n, (ho, wo), together * bytes_each, o // groups))
     each(piece, ((*at, slice(k, k + together)) for k in range(0, groups, together) for at in pieces))
-    return y if parts else y[0]
+    return y if maps else y[0]
 
 
 def _can_pair(weight: np.ndarray, g: Windows, groups: int) -> bool:
@@ -309,7 +309,7 @@ def _can_pair(weight: np.ndarray, g: Windows, groups: int) -> bool:
 
 
 def _both_signs(weight: np.ndarray) -> bool:
-    """Whether the kernels of the way back are of both signs, to each of the inputs."""
+    """Whether the weights to each input channel are of both signs."""
     across = (0, 2, 3)
     return bool((weight.min(across) < 0).all() and (weight.max(across) > 0).all())
 
@@ -394,8 +394,8 @@ def convolve_adjoint(
         Size of the image to go back to: a stride hides it.
     groups : int
     pairs : bool
-        Rows may be computed in pairs, with fewer multiplications (see `_in_pairs`), where weights
-        are of both signs.
+        Rows may be computed in pairs, with fewer multiplications (see `_in_pairs`), where the weights
+        to each input channel are of both signs.
 
     Examples
     --------

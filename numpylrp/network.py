@@ -231,7 +231,7 @@ class Network:
         return self.activations(self.batch(x))
 
     def activations(self, batch: Mapping, forward: Callable | None = None) -> dict[str, np.ndarray]:
-        """`record` for a batch that comes of `batch`.
+        """`record` for a batch that `batch` has checked.
 
         `forward`, a function of (node, x), may compute what ``node.layer.forward(x)`` would.
         """

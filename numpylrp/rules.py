@@ -13,9 +13,10 @@ that differ in which contributions count. The four steps of the code are those o
     c = adjoint(s, w)            3. send back
     R_x = x * c                  4. weigh by the input
 
-A rule knows a layer by its primitives ``parameters``, ``linear`` and ``adjoint`` only, so each is
-written once for dense layers, convolutions, average pooling, batch normalization and sums. It
-says which `Share`s it makes; `Rule.propagate` is the four steps.
+A rule knows a layer by its primitives ``parameters``, ``linear`` and ``adjoint``, so each is written
+once for dense layers, convolutions, average pooling, batch normalization and sums. It says which
+`Share`s it makes; `Rule.propagate` is the four steps. Where a layer has a ``channels_axis``, several
+products of one input are done as one, on blocks of weights (``linear_maps``).
 
 x+ is max(x, 0) and x- is min(x, 0); bias goes to the denominator, where it absorbs its part.
 """
@@ -164,8 +165,8 @@ def joined(layer: Any, sums: list[list[Part]]) -> Callable | None:
 
     None where inputs differ, or weights can't lie one behind the other.
     """
-    same = len({tuple(id(part.x) for part in parts) for parts in sums}) == 1
-    if not same or getattr(layer, "channels_axis", None) is None:
+    one_input = len({tuple(id(part.x) for part in parts) for parts in sums}) == 1
+    if not one_input or getattr(layer, "channels_axis", None) is None:
         return None
     if len(sums) == len(sums[0]) == 1:
         return sums[0][0].change
@@ -174,7 +175,7 @@ def joined(layer: Any, sums: list[list[Part]]) -> Callable | None:
     return Block(tuple(tuple(part.change for part in parts) for parts in sums))
 
 
-def forward(layer: Any, weight: np.ndarray, sums: list[list[Part]]) -> list[np.ndarray]:
+def summed(layer: Any, weight: np.ndarray, sums: list[list[Part]]) -> list[np.ndarray]:
     """Step 1, sums of parts."""
     change = joined(layer, sums)
     if change is None:
@@ -185,16 +186,16 @@ def forward(layer: Any, weight: np.ndarray, sums: list[list[Part]]) -> list[np.n
         ]
     inputs = [part.x for part in sums[0]]
     x = inputs[0] if len(inputs) == 1 else np.concatenate(inputs, layer.channels_axis)
-    biases = [parts[0].bias for parts in sums]
-    bias = next((bias for bias in biases if bias is not None), None)
+    biases = [[part.bias for part in parts if part.bias is not None] for parts in sums]
+    bias = next((some[0] for some in biases if some), None)
+    if bias is not None:
+        bias = np.concatenate([sum(some) if some else np.zeros_like(bias) for some in biases])
     if len(sums) == 1:
         return [layer.linear(x, changed(weight, change), bias)]
-    if bias is not None:
-        bias = np.concatenate([np.zeros_like(bias) if b is None else b for b in biases])
-    return list(layer.linear_parts(x, changed(weight, change), bias, len(sums)))
+    return list(layer.linear_maps(x, changed(weight, change), bias, len(sums)))
 
 
-def back(
+def sent_back(
     layer: Any, weight: np.ndarray, s: list[np.ndarray], sums: list[list[Part]], shape: tuple
 ) -> list[np.ndarray]:
     """Step 3: for each part, what all s send back to it."""
@@ -264,25 +265,31 @@ class Rule:
 
     def divided(self, R: np.ndarray, z: np.ndarray) -> np.ndarray:
         """R over the denominator for z: value by value, and so in runs."""
-        over = np.divide if z.dtype.type(self.epsilon) > 0 else divide  # stabilized, it is never 0
+        stable = type(self).stabilized in (Rule.stabilized, Epsilon.stabilized)
+        over = np.divide if stable and z.dtype.type(self.epsilon) > 0 else divide  # then it is never 0
         return mapped(lambda R, z, out=None: over(R, self.stabilized(z), out), R, z)
 
-    def follows(self, cls: type[Rule], layer: Any) -> bool:
-        """Whether shares are those of `cls`, on a linear layer of one input."""
-        as_defined = type(self).shares is cls.shares and type(self).propagate is Rule.propagate
-        return as_defined and hasattr(layer, "linear") and not layer.merges
+    def follows(self, cls: type[Rule]) -> bool:
+        """Whether shares are those of `cls`: a subclass may share otherwise."""
+        return type(self).shares is cls.shares and type(self).propagate is Rule.propagate
 
     def with_output(self, layer: Any, x: np.ndarray, sums: list[list[Part]]) -> tuple:
-        """The layer's output and some sums of parts, where one product can give both."""
+        """The layer's output and some sums of parts, where one product saves copying windows."""
         weight, bias = layer.parameters(x.shape[1:])
         sums = [[Part(x, bias=bias)], *sums]
         if joined(layer, sums) is None or len(weight) > FEW or weight[0, 0].size == 1:
             return layer.forward(x), None
-        y, *z = forward(layer, weight, sums)
+        y, *z = summed(layer, weight, sums)
         return y, z
 
+    kept: ClassVar[int] = 0
+    """Arrays of the output's size that `forward` may return besides the output."""
+
     def forward(self, layer: Any, x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray] | None]:
-        """The layer's output, with denominators that come of the same product, for `propagate`."""
+        """The output of a linear layer, with denominators that come of the same product.
+
+        They are those of the first of `shares`, in their order, for `propagate`.
+        """
         return layer.forward(x), None
 
     def propagate(
@@ -317,7 +324,7 @@ class Rule:
         z = list(z or ())
         z += [share.z for share in shares[len(z) :]]
         missing = [parts for parts, known in zip(sums, z) if known is None]
-        found = iter(forward(layer, weight, missing) if missing else ())
+        found = iter(summed(layer, weight, missing) if missing else ())
         z = [next(found) if known is None else known for known in z]  # 1. forward
         s = [self.divided(share.R, each) for share, each in zip(shares, z)]  # 2. divide
         if note:
@@ -327,7 +334,7 @@ class Rule:
         apart = note or joined(layer, sums) is None
         R_x = None
         for some in [slice(n, n + 1) for n in range(len(shares))] if apart else [slice(None)]:
-            c = back(layer, weight, s[some], sums[some], shape)  # 3. send back
+            c = sent_back(layer, weight, s[some], sums[some], shape)  # 3. send back
             if note:
                 mark = shares[some][0].mark
                 note(**{f"c{mark}" + "'" * k: part for k, part in enumerate(c)})
@@ -422,13 +429,14 @@ class Gamma(Rule):
     gamma: float = 0.25
     epsilon: float = 0.0
     shown: ClassVar = ("gamma",)
+    kept: ClassVar = 1
 
     def __post_init__(self) -> None:
         _number(self, "gamma")
         _number(self, "epsilon")
 
     def forward(self, layer, x):
-        if not self.follows(Gamma, layer) or x.min() < 0:
+        if not self.follows(Gamma) or x.min() < 0:
             return super().forward(layer, x)
         _, bias = layer.parameters(x.shape[1:])
         favour = Favour(self.gamma, 1)
@@ -478,6 +486,7 @@ class AlphaBeta(Rule):
     epsilon: float = 0.0
     bias: bool = True
     shown: ClassVar = ("alpha", "beta")
+    kept: ClassVar = 2
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta", "epsilon"):
@@ -499,13 +508,16 @@ class AlphaBeta(Rule):
                 yield factor, signed_parts(halves, along, against, part_bias), mark
 
     def forward(self, layer, x):
-        """As in `Rule.forward`; with alpha and beta the output is the sum of the denominators."""
-        if not self.follows(AlphaBeta, layer):
+        """With alpha and beta the output is the sum of the denominators.
+
+        Its rounding error is then relative to the sum of all |z_ij|, as the bound of any order of summing.
+        """
+        if not self.follows(AlphaBeta):
             return super().forward(layer, x)
         weight, bias = layer.parameters(x.shape[1:])
         sums = [parts for _, parts, _ in self._sums(layer, x)]
         if len(sums) == 2 and (self.bias or bias is None):
-            z = forward(layer, weight, sums)
+            z = summed(layer, weight, sums)
             return mapped(np.add, *z), z
         return self.with_output(layer, x, sums)
 
@@ -532,6 +544,7 @@ class ZPlus(AlphaBeta):
     alpha: float = field(default=1.0, init=False)
     beta: float = field(default=0.0, init=False)
     shown: ClassVar = ()
+    kept: ClassVar = 1
 
 
 @dataclass(frozen=True, repr=False)

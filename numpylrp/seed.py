@@ -169,8 +169,6 @@ def start(seed: Any, output: np.ndarray, target: np.ndarray) -> np.ndarray:
     R = np.asarray(R)
     if R.dtype.kind not in "fiub":
         raise LRPError("a seed is to be an array of numbers")
-    if R.shape == output.shape:
-        return R.astype(output.dtype)
     try:
         R = np.broadcast_to(R, output.shape).astype(output.dtype)
     except ValueError:

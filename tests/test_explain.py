@@ -1,6 +1,8 @@
 """Networks, composites, seeds and the walk back."""
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from numpylrp.errors import NonFiniteError, ShapeError
 from numpylrp.layers import (
     Add,
     Affine,
+    BatchNorm,
     Conv2D,
     Dense,
     Flatten,
@@ -296,6 +299,48 @@ def test_clrp2_walks_the_network_with_the_target_negated(rule):
     ours = explain(network, x, 1, composite=plus, seed="clrp2").relevance
     assert_allclose(ours, np.maximum(first.relevance - second, 0), rtol=1e-9, atol=1e-12)
     assert (ours > 0).any()
+
+
+def test_what_is_kept_for_a_network_is_up_to_date_and_dies_with_it(monkeypatch):
+    network = chain()
+    x = inputs(network)
+    monkeypatch.setitem(PRESETS, "own", lambda network: Composite(default=Epsilon(0.1)))
+    assert explain(network, x, composite="own")["fc2"].rule == "Epsilon(0.1)"
+    monkeypatch.setitem(PRESETS, "own", lambda network: Composite(default=Epsilon(0.2)))
+    assert explain(network, x, composite="own")["fc2"].rule == "Epsilon(0.2)"
+    for low in (-9.0, -8.0):
+        network.metadata["input_range"] = [low, 9.0]
+        assert f"ZBox({low:g}, 9)" in str(explain(network, x, composite="epsilon-gamma-box"))
+    explain(network, x, composite="epsilon-gamma-box", low=np.array(-9.0), high=np.array(9.0))
+    # a normalization that can't be fused: the fused network is the network itself
+    stays = Network(
+        [
+            ("bn", BatchNorm(*np.ones((4, 2)))),
+            ("leaky", ReLU(negative_slope=0.1)),
+            ("fc", Dense(np.ones((1, 2)))),
+        ],
+        (2,),
+    )
+    explain(stays, np.ones((1, 2)))
+    alive = [weakref.ref(network), weakref.ref(stays)]
+    del network, stays
+    gc.collect()
+    assert [ref() for ref in alive] == [None, None]
+
+
+def test_a_layer_of_ones_own_keeps_its_ways():
+    class Twice(Dense):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    class Shy(Dense):
+        def relprop(self, R, x, y, rule, note=None):
+            return np.zeros_like(x)
+
+    for kind, output, relevance in ((Twice, -2, [[-4, 2]]), (Shy, -1, [[0, 0]])):
+        network = Network([("fc", kind([[1.0, -1.0]]))], (2,))
+        e = explain(network, [[3.0, 4.0]], composite=AlphaBeta())
+        assert e.output.tolist() == [[output]] and e.relevance.tolist() == relevance
 
 
 def test_margin_and_other_seeds():

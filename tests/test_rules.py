@@ -19,10 +19,14 @@ from numpylrp.rules import (
     Epsilon,
     Flat,
     Gamma,
+    Part,
     Pass,
+    Rule,
+    Share,
     WSquare,
     ZBox,
     ZPlus,
+    same,
     stabilize,
 )
 
@@ -242,6 +246,7 @@ def test_the_forward_pass_of_a_rule_is_that_of_the_layer(rule, bias, negative):
         if z is None:  # where nothing is saved: mixed signs, groups, single pixels
             assert negative or getattr(layer, "groups", 1) > 1 or layer.weight[0, 0].size == 1
             continue
+        assert len(z) == (2 if rule == AlphaBeta() or rule == AlphaBeta(bias=False) else 1)
         R, steps = rng.standard_normal(y.shape), {}
         alone = layer.relprop(R, x, y, rule, steps.update)
         for known, mark in zip(z, "+-"):
@@ -272,6 +277,25 @@ def test_a_rule_with_other_shares_does_not_inherit_the_forward_pass():
     dense, x = Dense([[1.0, -2.0]], [3.0]), np.ones((1, 2))
     assert AlphaBeta().forward(dense, x)[1] is not None
     assert Halved().forward(dense, x)[1] is None
+
+
+def test_the_bias_may_be_with_any_part():
+    class Second(Rule):
+        def shares(self, layer, R, x, y):
+            up, down = np.maximum(x, 0), np.minimum(x, 0)
+            yield Share(R, [Part(up, same), Part(down, same, layer.bias)])
+
+    dense, x, R = Dense([[1.0, -2.0]], [3.0]), np.array([[1.0, -1.0]]), np.array([[12.0]])
+    assert_allclose(dense.relprop(R, x, dense.forward(x), Second()), [[2.0, 4.0]])
+
+
+def test_a_stabilizer_of_ones_own_may_leave_zeros():
+    class NoSign(Epsilon):
+        def stabilized(self, z):
+            return z + self.epsilon * np.sign(z)
+
+    dense, x = Dense([[1.0, 1.0]]), np.array([[1.0, -1.0]])
+    assert dense.relprop(np.ones((1, 1)), x, np.zeros((1, 1)), NoSign(0.5)).tolist() == [[0, 0]]
 
 
 def test_sign_of_zero_is_plus():

@@ -274,7 +274,11 @@ _cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 def fused_once(network: Network) -> Network:
     """`fuse` without a report, done once for a network that lives on."""
-    if network not in _cache:  # not with itself as value, which would keep it alive
-        normalizes = any(_normalizes(node.layer) for node in network.nodes)
-        _cache[network] = fuse(network, probe=0)[0] if normalizes else None
-    return _cache[network] or network
+    if network not in _cache:
+        fused = network
+        if any(_normalizes(node.layer) for node in network.nodes):
+            fused = fuse(network, probe=0)[0]
+            fused.metadata = network.metadata  # also what is put there later
+        _cache[network] = None if fused is network else fused  # itself would keep it alive
+    fused = _cache[network]
+    return network if fused is None else fused

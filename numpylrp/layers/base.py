@@ -89,6 +89,7 @@ class Ruled(Layer):
         return self, x, y
 
     def relprop(self, R, x, y, rule, note=None, z=None):
+        """As `Layer.relprop`; `z` are denominators that are known, see `Rule.forward`."""
         linear, x, y = self.linearized(x, y)
         known = {} if z is None else {"z": z}
         return rule.propagate(linear, R, x, y, note, **known)
@@ -119,12 +120,12 @@ class Linear(Ruled):
         """The map with this weight and bias: (N, *input) -> (N, *output)."""
         raise NotImplementedError
 
-    def linear_parts(
-        self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, parts: int
+    def linear_maps(
+        self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, maps: int
     ) -> np.ndarray:
-        """`linear` for `parts` weights and biases, one behind the other: (parts, N, *output)."""
+        """`linear` for several weights and biases, one behind the other: (maps, N, *output)."""
         y = self.linear(x, weight, bias)
-        return np.stack(np.split(y, parts, self.channels_axis))
+        return np.stack(np.split(y, maps, self.channels_axis))
 
     def adjoint(self, s: np.ndarray, weight: np.ndarray, shape: Shape) -> np.ndarray:
         """Send s back through the transposed map: from the output to (N, *shape).

@@ -141,16 +141,16 @@ class _Conv(Linear):
         size = self.windows.output_size(spatial(self, shape, self.channels[0]))
         return (self.channels[1], *size[2 - self.rank :])
 
-    def _map(self, x, weight, bias, parts=0):
-        return im2col.convolve(x, weight, self.windows, self.groups, bias, parts)
+    def _map(self, x, weight, bias, maps=0):
+        return im2col.convolve(x, weight, self.windows, self.groups, bias, maps)
 
-    def linear(self, x, weight, bias, parts=0):
+    def linear(self, x, weight, bias):
+        return self.linear_maps(x, weight, bias, 0)
+
+    def linear_maps(self, x, weight, bias, maps):
         bias = bias[:, None] if bias is not None and bias.ndim == 2 else bias
-        y = self._map(lift(x), lift(weight), bias, parts)
+        y = self._map(lift(x), lift(weight), bias, maps)
         return y if self.rank == 2 else y[..., 0, :]
-
-    def linear_parts(self, x, weight, bias, parts):
-        return self.linear(x, weight, bias, parts)
 
     def adjoint(self, s, weight, shape):
         size = spatial(self, shape)
@@ -266,7 +266,7 @@ class Conv2DTranspose(_Conv):
     def output_shape(self, shape: Shape) -> Shape:
         return (self.channels[1], *self.output_size(spatial(self, shape, self.channels[0])))
 
-    def _map(self, x, weight, bias, parts=0):
+    def _map(self, x, weight, bias, maps=0):
         size = self.output_size(x.shape[2:])
         y = im2col.convolve_adjoint(x, weight, self.windows, size, self.groups)
         return im2col.plus(y, bias)
