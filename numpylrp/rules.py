@@ -273,14 +273,16 @@ class Rule:
         """Whether shares are those of `cls`: a subclass may share otherwise."""
         return type(self).shares is cls.shares and type(self).propagate is Rule.propagate
 
-    def with_output(self, layer: Any, x: np.ndarray, sums: list[list[Part]]) -> tuple:
-        """The layer's output and some sums of parts, where one product saves copying windows."""
+    def with_output(self, layer: Any, x: np.ndarray, sums: Callable) -> tuple:
+        """The layer's output and, where one product with it saves copying windows, the sums of ``sums()``."""
         weight, bias = layer.parameters(x.shape[1:])
-        sums = [[Part(x, bias=bias)], *sums]
-        if joined(layer, sums) is None or len(weight) > FEW or weight[0, 0].size == 1:
-            return layer.forward(x), None
-        y, *z = summed(layer, weight, sums)
-        return y, z
+        windows = getattr(layer, "channels_axis", None) is not None and weight[0, 0].size > 1
+        if windows and len(weight) <= FEW:
+            both = [[Part(x, bias=bias)], *sums()]
+            if joined(layer, both):
+                y, *z = summed(layer, weight, both)
+                return y, z
+        return layer.forward(x), None
 
     kept: ClassVar[int] = 0
     """Arrays of the output's size that `forward` may return besides the output."""
@@ -436,11 +438,12 @@ class Gamma(Rule):
         _number(self, "epsilon")
 
     def forward(self, layer, x):
-        if not self.follows(Gamma) or x.min() < 0:
+        if not self.follows(Gamma):
             return super().forward(layer, x)
         _, bias = layer.parameters(x.shape[1:])
-        favour = Favour(self.gamma, 1)
-        return self.with_output(layer, x, [[Part(x, favour, None if bias is None else favour(bias))]])
+        favour, against = Favour(self.gamma, 1), Favour(self.gamma, -1)
+        favoured = None if bias is None else favour(bias)
+        return self.with_output(layer, x, lambda: [signed_parts(split(x), favour, against, favoured)])
 
     def shares(self, layer, R, x, y):
         _, bias = layer.parameters(x.shape[1:])
@@ -515,9 +518,12 @@ class AlphaBeta(Rule):
         if not self.follows(AlphaBeta):
             return super().forward(layer, x)
         weight, bias = layer.parameters(x.shape[1:])
-        sums = [parts for _, parts, _ in self._sums(layer, x)]
-        if len(sums) == 2 and (self.bias or bias is None):
-            z = summed(layer, weight, sums)
+
+        def sums() -> list[list[Part]]:
+            return [parts for _, parts, _ in self._sums(layer, x)]
+
+        if self.alpha and self.beta and (self.bias or bias is None):
+            z = summed(layer, weight, sums())
             return mapped(np.add, *z), z
         return self.with_output(layer, x, sums)
 
