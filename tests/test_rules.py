@@ -232,6 +232,10 @@ def test_the_forward_pass_of_a_rule_is_that_of_the_layer(rule, bias, negative):
     layers = [
         (Conv2D(rng.standard_normal((4, 3, 3, 2)), padding=((1, 0), (2, 1)), stride=2), (3, 6, 7)),
         (Conv2D(rng.standard_normal((4, 3, 1, 1))), (3, 5, 4)),
+        (
+            Conv2D(rng.standard_normal((4, 3, 3, 3)), padding=1, tap_bias=rng.standard_normal((4, 3, 3))),
+            (3, 4, 5),
+        ),
         (Conv2D(rng.standard_normal((4, 2, 3, 3)), groups=2), (4, 5, 6)),
         (Conv1D(rng.standard_normal((4, 3, 3))), (3, 9)),
         (Dense(rng.standard_normal((4, 5))), (2, 5)),
