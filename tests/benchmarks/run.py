@@ -245,10 +245,10 @@ def throughput(model: str, count: int, composite: str = "epsilon-plus-flat") -> 
 
 
 def fits(network, batch: int) -> bool:
-    """Whether zennit's peak, some five times the activations, fits into this machine."""
+    """Whether zennit's peak, some four times the activations, fits into this machine."""
     values = sum(np.prod(shape) for shape in sample_shapes(network, network.inputs).values())
     free = int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text()).group(1)) * 1024
-    return bool(5 * batch * values * network.dtype.itemsize < 0.9 * free)
+    return bool(4 * batch * values * network.dtype.itemsize < 0.9 * free)
 
 
 def lines(models, composites, batches, dtypes) -> Iterator[tuple[str, str, int, str]]:
