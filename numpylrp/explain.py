@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -327,14 +326,14 @@ def _share(network: Network, batch: Mapping, size: int) -> int:
     """
     if size < threads() or threads() == 1:
         return size
-    bytes_each = _sample_bytes(network, batch)
+    bytes_each = _sample_bytes(network, batch, {})
     if size * bytes_each < WALK // 4:
         return size
     weights = sum(a.nbytes for node in network.nodes for a in node.layer.arrays().values())
     return min(size // threads(), -(-max(weights, WALK) // bytes_each))
 
 
-def _sample_bytes(network: Network, batch: Mapping, rules: Mapping = MappingProxyType({})) -> int:
+def _sample_bytes(network: Network, batch: Mapping, rules: Mapping) -> int:
     """Bytes of one sample's activations, and of what rules keep with them."""
     shapes = sample_shapes(network, {name: value.shape[1:] for name, value in batch.items()})
     arrays = {name: 1 + rule.kept for name, rule in rules.items()}
@@ -367,16 +366,15 @@ class _Walk:
     ) -> None:
         self.network, self.rules, self.top, self.seed = network, rules, top, seed
         self.kept, self.watch = kept, watch
-        # a subclass may compute its output, or share relevance, otherwise
-        self.ruled = {node.name: node.name in rules and _plain(node.layer) for node in network.nodes}
 
     def __call__(self, batch: Mapping, target: Any, classes: Any, seed: Any) -> Explanation:
         known: dict[str, list[np.ndarray]] = {}  # denominators that the forward pass came by
 
         def forward(node: Node, x: Any) -> np.ndarray:
-            if not self.ruled[node.name]:
+            rule = self.rules.get(node.name)
+            if rule is None or not _plain(node.layer):
                 return node.layer.forward(x)
-            y, z = self.rules[node.name].forward(node.layer, x)
+            y, z = rule.forward(node.layer, x)
             if z is not None:
                 known[node.name] = z
             return y
@@ -507,7 +505,7 @@ class _Walk:
 
 
 def _plain(layer: Layer) -> bool:
-    """Whether a layer's output and relevance are all its rule's."""
+    """Whether a layer's output and relevance are all its rule's: a subclass may have its own."""
     kind = type(layer)
     return isinstance(layer, Linear) and kind.forward is Linear.forward and kind.relprop is Ruled.relprop
 

@@ -636,8 +636,8 @@ def _along(x: np.ndarray, g: Windows, axis: int, out: int) -> list[np.ndarray]:
 
 def _largest(values: list[np.ndarray], out: np.ndarray) -> None:
     """Write the largest of each place of several arrays."""
-    out[...] = values[0]
-    for more in values[1:]:
+    np.maximum(values[0], values[-1], out=out)
+    for more in values[1:-1]:
         np.maximum(out, more, out=out)
 
 

@@ -230,12 +230,15 @@ def signed_parts(halves: tuple, along: Callable, against: Callable, bias=None) -
 class Rule:
     """A rule of LRP for linear layers.
 
-    Subclasses say in `shares` what is shared among what; `propagate` does it.
+    Subclasses say in `shares` what is shared among what; `propagate` does it. Those whose denominators
+    save work in the forward pass have a `forward`.
     """
 
     epsilon: float = 0.0
     shown: ClassVar[tuple[str, ...]] = ()
     """The parameters that are always printed; others where they are not the default."""
+    kept: ClassVar[int] = 0
+    """Arrays of the output's size that `forward` may return besides the output."""
 
     def __repr__(self) -> str:
         return self._text
@@ -284,9 +287,6 @@ class Rule:
                 return y, z
         return layer.forward(x), None
 
-    kept: ClassVar[int] = 0
-    """Arrays of the output's size that `forward` may return besides the output."""
-
     def forward(self, layer: Any, x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray] | None]:
         """The output of a linear layer, with denominators that come of the same product.
 
@@ -334,8 +334,9 @@ class Rule:
                 note(**{name + share.mark: array for name, array in zip("zs", arrays)})
         # who looks at the steps sees each share
         apart = note or joined(layer, sums) is None
+        groups = [slice(n, n + 1) for n in range(len(shares))] if apart else [slice(None)]
         R_x = None
-        for some in [slice(n, n + 1) for n in range(len(shares))] if apart else [slice(None)]:
+        for some in groups:
             c = sent_back(layer, weight, s[some], sums[some], shape)  # 3. send back
             if note:
                 mark = shares[some][0].mark
@@ -440,22 +441,22 @@ class Gamma(Rule):
     def forward(self, layer, x):
         if not self.follows(Gamma):
             return super().forward(layer, x)
+        return self.with_output(layer, x, lambda: [self._parts(layer, x, split(x), 1)])
+
+    def _parts(self, layer: Any, x: np.ndarray, halves: tuple, sign: int) -> list[Part]:
+        """What favours contributions of this sign."""
         _, bias = layer.parameters(x.shape[1:])
-        favour, against = Favour(self.gamma, 1), Favour(self.gamma, -1)
-        favoured = None if bias is None else favour(bias)
-        return self.with_output(layer, x, lambda: [signed_parts(split(x), favour, against, favoured)])
+        along, against = Favour(self.gamma, sign), Favour(self.gamma, -sign)
+        return signed_parts(halves, along, against, None if bias is None else along(bias))
 
     def shares(self, layer, R, x, y):
-        _, bias = layer.parameters(x.shape[1:])
         halves = split(x)
         below = mapped(lambda R, y, out=None: np.multiply(R, y < 0, out=out), R, y)
         sides = [(1, R, "+")]
         if below.any():  # behind a ReLU, units with z < 0 have no relevance
             sides = [(1, R - below, "+"), (-1, below, "-")]
         for sign, part_R, mark in sides:
-            along, against = Favour(self.gamma, sign), Favour(self.gamma, -sign)
-            part_bias = None if bias is None else along(bias)
-            yield Share(part_R, signed_parts(halves, along, against, part_bias), mark=mark)
+            yield Share(part_R, self._parts(layer, x, halves, sign), mark=mark)
 
 
 @dataclass(frozen=True, repr=False)

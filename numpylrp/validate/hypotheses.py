@@ -12,7 +12,7 @@ from .. import layers as L
 from ..errors import LRPError
 from ..layers.base import Linear
 from ..network import Network
-from ..rules import LRP0, AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, ZPlus
+from ..rules import LRP0, AlphaBeta, Epsilon, Favour, Flat, Gamma, Pass, Rule, WSquare, ZBox, ZPlus
 from . import variants as v
 from .conventions import CONVENTIONS, Convention
 
@@ -198,7 +198,7 @@ def _instead(rule: Rule) -> Change:
 
 def _gamma_weights(changed_bias: bool) -> Callable[[Gamma], Rule]:
     def change(rule: Gamma) -> Rule:
-        f = v.Favour(rule.gamma, 1)
+        f = Favour(rule.gamma, 1)
         return v.Weights(f, f if changed_bias else v.same, rule.epsilon)
 
     return change

@@ -21,7 +21,6 @@ from ..layers.conv import lift
 from ..layers.pool import _signed
 from ..rules import (
     AlphaBeta,
-    Favour,
     Flat,
     Gamma,
     Part,
@@ -35,7 +34,6 @@ from ..rules import (
     one,
     positive,
     same,
-    signed_parts,
     split,
     stabilize,
 )
@@ -274,9 +272,7 @@ class GammaPositive(Gamma):
     """The gamma rule with the positive form for every z: ``(z_ij + gamma z_ij+) / (sum_i ... ) R_j``."""
 
     def shares(self, layer, R, x, y):
-        _, bias = layer.parameters(x.shape[1:])
-        along, against = Favour(self.gamma, 1), Favour(self.gamma, -1)
-        yield Share(R, signed_parts(split(x), along, against, None if bias is None else along(bias)))
+        yield Share(R, self._parts(layer, x, split(x), 1))
 
 
 @dataclass(frozen=True, repr=False)
@@ -284,13 +280,7 @@ class BiasInBoth(AlphaBeta):
     """Alpha-beta with the whole bias in both denominators: ``z_j+ = sum_i z_ij+ + b_j``, ``z_j-`` alike."""
 
     def shares(self, layer, R, x, y):
-        _, bias = layer.parameters(x.shape[1:])
-        for factor, along, against, mark in (
-            (self.alpha, positive, negative, "+"),
-            (-self.beta, negative, positive, "-"),
-        ):
-            if factor:
-                yield Share(factor * R, signed_parts(split(x), along, against, bias), mark=mark)
+        return _biased(layer, x, super().shares(layer, R, x, y))
 
 
 @dataclass(frozen=True, repr=False)

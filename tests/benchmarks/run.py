@@ -165,9 +165,11 @@ def agreement(a: np.ndarray, b: np.ndarray) -> float:
     return float(((a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))).min())
 
 
-def compare(model: str, composite: str, batch: int, dtype: str, rounds: int) -> dict:
-    """One line of the table."""
+def compare(model: str, composite: str, batch: int, dtype: str, rounds: int) -> dict | None:
+    """One line of the table; None where memory is too small for it."""
     network = MODELS[model]().astype(dtype)
+    if not fits(network, batch):
+        return None
     x = samples(network, batch)
     runs = {name: made for name, make in LIBRARIES.items() if (made := make(network, composite)) is not None}
     first = {name: run(x) for name, run in runs.items()}
@@ -210,7 +212,7 @@ def peak_memory(library: str, line: dict) -> float | None:
     return float(done.stdout.split()[-1]) if done.returncode == 0 else None
 
 
-def throughput(model: str, count: int, composite: str = "epsilon-plus-flat") -> str:
+def throughput(model: str, count: int, composite: str = WIDE) -> str:
     """A run over many samples: ours chooses its batches, zennit takes the best of three sizes."""
     network = MODELS[model]().astype("float32")
     x = samples(network, count)
@@ -341,14 +343,14 @@ def main() -> None:
     rows = []
     print(HEAD)
     for model, composite, batch, dtype in lines(args.models, args.composites, args.batch, args.dtype):
-        if not fits(MODELS[model]().astype(dtype), batch):
+        line = compare(model, composite, batch, dtype, args.rounds)
+        if line is None:
             rows.append(
                 f"| {model} | {composite} | {batch} | {dtype} | too large for this machine's memory"
                 + " |" * 5
             )
             print(rows[-1])
             continue
-        line = compare(model, composite, batch, dtype, args.rounds)
         if not args.no_memory:
             for name in LIBRARIES:
                 if name == "numpylrp" or name in line:
