@@ -12,12 +12,13 @@ import ctypes
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import cache, partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -94,15 +95,28 @@ def one_blas_thread() -> Iterator[None]:
 
 
 @cache
-def _pool(count: int, process: int) -> ThreadPoolExecutor:
-    """Threads that stay for the next call; a forked process makes its own."""
-    return ThreadPoolExecutor(count, thread_name_prefix="numpylrp")
+def _helpers(count: int, process: int) -> SimpleQueue:
+    """What so many threads wait for, to call it; a forked process makes its own.
+
+    Not a ThreadPoolExecutor, which takes ten times as long to hand over work.
+    """
+    calls: SimpleQueue[Callable] = SimpleQueue()
+
+    def serve() -> None:
+        _here.inside = True
+        while True:
+            calls.get()()
+
+    for _ in range(count):
+        threading.Thread(target=serve, name="numpylrp", daemon=True).start()
+    return calls
 
 
 def each(work: Callable[..., Any], pieces: Iterable[tuple]) -> None:
     """Call ``work(*piece)`` for every piece, on as many threads as there are cores.
 
-    Work that is itself a piece, and work where BLAS can't be held to one thread, runs in line.
+    Work that is itself a piece, and work where BLAS can't be held to one thread, runs in line. After
+    an error no more pieces are begun.
 
     Examples
     --------
@@ -112,35 +126,39 @@ def each(work: Callable[..., Any], pieces: Iterable[tuple]) -> None:
     array([0., 1., 4., 9.])
     """
     pieces = list(pieces)
-    if len(pieces) < 2 or threads() < 2 or getattr(_here, "inside", False) or _blas() is None:
+    if len(pieces) < 2 or getattr(_here, "inside", False) or threads() < 2 or _blas() is None:
         for piece in pieces:
             work(*piece)
         return
 
-    count, left = min(threads(), len(pieces)), iter(pieces)
-    turn = threading.Lock()
+    left, done, failed = deque(pieces), SimpleQueue(), []
 
     def take() -> None:
-        _here.inside = True
-        try:
-            while True:
-                with turn:
-                    piece = next(left, None)
-                if piece is None:
-                    return
-                work(*piece)
-        finally:
-            _here.inside = False
+        while True:
+            try:
+                piece = left.popleft()
+            except IndexError:
+                return
+            try:
+                if not failed:
+                    work(*piece)
+            except BaseException as error:
+                failed.append(error)
+            done.put(None)
 
     with one_blas_thread():
-        # in the caller's context: NumPy's error state is part of it
-        pool = _pool(threads(), os.getpid())
-        others = [pool.submit(copy_context().run, take) for _ in range(count - 1)]
+        helpers = _helpers(threads() - 1, os.getpid())
+        for _ in range(min(threads(), len(pieces)) - 1):
+            helpers.put(partial(copy_context().run, take))  # the caller's: NumPy's error state is part of it
+        _here.inside = True
         try:
             take()
         finally:
-            for other in others:
-                other.result()
+            _here.inside = False
+        for _ in pieces:
+            done.get()
+    if failed:
+        raise failed[0]
 
 
 _derived: dict[tuple, tuple] = {}
