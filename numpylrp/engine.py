@@ -13,8 +13,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from functools import cache, partial
 from pathlib import Path
@@ -68,26 +67,29 @@ def _blas() -> tuple[Callable, Callable] | None:
     return None
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
+class one_blas_thread:
     """One thread of BLAS until the last of its users is done, then as many as before.
 
     Also around work that is too small for `each`: BLAS would wake its threads for it, and wait for
     them where other programs keep the cores busy.
     """
-    global _users, _before
-    if _blas() is None:
-        yield
-        return
-    get, set_to = _blas()
-    with _lock:
-        if _users == 0:
-            _before = get()
-            set_to(1)
-        _users += 1
-    try:
-        yield
-    finally:
+
+    def __enter__(self) -> None:
+        global _users, _before
+        if (blas := _blas()) is None:
+            return
+        get, set_to = blas
+        with _lock:
+            if _users == 0:
+                _before = get()
+                set_to(1)
+            _users += 1
+
+    def __exit__(self, *error: object) -> None:
+        global _users
+        if (blas := _blas()) is None:
+            return
+        _, set_to = blas
         with _lock:
             _users -= 1
             if _users == 0:

@@ -6,7 +6,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import NoneType
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,7 +21,7 @@ from .fusion import fused_once
 from .layers import Layer, Sigmoid, Softmax, Transpose
 from .layers.base import Linear, Ruled
 from .network import Network, Node, table
-from .rules import AbsZ, Pass
+from .rules import AbsZ, Pass, Rule
 
 MEMORY = 2**28
 """Bytes of activations that one batch of `explain` may take when it chooses its size."""
@@ -228,7 +229,7 @@ def explain(
     fc1    Dense  Epsilon(1e-06)  2                 6       0.00%
     input  Input                  2                 6
     """
-    network, rules = _settled(network, composite, normalization, options)
+    network, plan = _settled(network, composite, normalization, options)
     top = network.outputs[0] if output is None else output
     if top not in network.outputs:
         raise LRPError(f"there is no output {top!r}; there are {', '.join(network.outputs)}")
@@ -236,8 +237,8 @@ def explain(
     batch = network.batch(x)
     total = len(next(iter(batch.values())))
     kept = _kept(trace, network)
-    size = _batch_size(network, rules, batch, total, batch_size, bool(kept))
-    walk = _Walk(network, rules, top, seed, kept, watch)
+    size = _batch_size(network, plan.rules, batch, total, batch_size, bool(kept))
+    walk = _Walk(network, plan, top, seed, kept, watch)
     if not kept and watch is None:
         size = _share(network, batch, min(size, total))
     parts: dict[int, Explanation] = {}
@@ -281,22 +282,54 @@ def prepared(
     return network, find_composite(composite, network, **options).preceded(*NORMALIZATION[normalization])
 
 
-_rules: WeakKeyDictionary[Network, dict] = WeakKeyDictionary()
+class _Stage(NamedTuple):
+    """A layer, and what is settled of its way back for all samples."""
+
+    node: Node
+    layer: Layer
+    rule: Rule | None
+    kind: str
+    what: str
+    """Its rule as text, or what it does instead."""
 
 
-def _settled(network: Network, composite: Any, normalization: str, options: dict) -> tuple[Network, dict]:
-    """The network and the rules to walk with; those of a preset are worked out once."""
+class _Plan(NamedTuple):
+    """What is settled of a network and a composite for all walks."""
+
+    rules: dict[str, Rule]
+    stages: tuple[_Stage, ...]
+    """From the output back."""
+    ahead: dict[str, Rule]
+    """Rules that have their own way of computing a layer's output."""
+
+
+def _planned(network: Network, composite: Composite) -> _Plan:
+    rules = composite.rules(network)
+    stages, ahead = [], {}
+    for node in reversed(network.nodes):
+        rule, layer = rules.get(node.name), node.layer
+        what = f"({layer.way_back})" if rule is None else str(rule)
+        stages.append(_Stage(node, layer, rule, type(layer).__name__, what))
+        if rule is not None and type(rule).forward is not Rule.forward and _plain(layer):
+            ahead[node.name] = rule
+    return _Plan(rules, tuple(stages), ahead)
+
+
+_plans: WeakKeyDictionary[Network, dict] = WeakKeyDictionary()
+
+
+def _settled(network: Network, composite: Any, normalization: str, options: dict) -> tuple[Network, _Plan]:
+    """The network and the plan to walk by; that of a preset is made once."""
     bounds = network.metadata.get("input_range")
     bounds = tuple(bounds) if isinstance(bounds, (list, tuple)) else (bounds,)
-    numbers = all(isinstance(value, (int, float, type(None))) for value in (*options.values(), *bounds))
+    numbers = all([isinstance(value, (int, float, NoneType)) for value in (*options.values(), *bounds)])
     if not isinstance(composite, str) or not numbers:
         network, chosen = prepared(network, composite, normalization, **options)
-        return network, chosen.rules(network)
-    known = _rules.setdefault(network, {})
+        return network, _planned(network, chosen)
+    known = _plans.setdefault(network, {})
     key = (composite, PRESETS.get(composite), normalization, *sorted(options.items()), bounds)
     if key not in known:
-        fused, chosen = prepared(network, composite, normalization, **options)
-        known[key] = chosen.rules(fused)
+        known[key] = _planned(*prepared(network, composite, normalization, **options))
     return fused_once(network) if normalization == "fused" else network, known[key]
 
 
@@ -362,19 +395,19 @@ class _Walk:
     """Forward and back through one network, with rules that are settled."""
 
     def __init__(
-        self, network: Network, rules: Mapping, top: str, seed: Any, kept: set[str], watch: Any = None
+        self, network: Network, plan: _Plan, top: str, seed: Any, kept: set[str], watch: Any = None
     ) -> None:
-        self.network, self.rules, self.top, self.seed = network, rules, top, seed
+        self.network, self.plan, self.top, self.seed = network, plan, top, seed
         self.kept, self.watch = kept, watch
 
     def __call__(self, batch: Mapping, target: Any, classes: Any, seed: Any) -> Explanation:
         known: dict[str, list[np.ndarray]] = {}  # denominators that the forward pass came by
+        ahead = self.plan.ahead
 
         def forward(node: Node, x: Any) -> np.ndarray:
-            rule = self.rules.get(node.name)
-            if rule is None or not _plain(node.layer):
+            if node.name not in ahead:
                 return node.layer.forward(x)
-            y, z = rule.forward(node.layer, x)
+            y, z = ahead[node.name].forward(node.layer, x)
             if z is not None:
                 known[node.name] = z
             return y
@@ -432,8 +465,11 @@ class _Walk:
                 f"clrp2 negates the weights of the output layer, but {self.top!r} is "
                 f"a {type(self.network[self.top]).__name__}"
             )
-        network = self.network.replace(last.name, layer)
-        walk = _Walk(network, self.rules, self.top, "logit", set())
+        stages = (
+            stage._replace(layer=layer) if stage.node.name == last.name else stage
+            for stage in self.plan.stages
+        )
+        walk = _Walk(self.network, self.plan._replace(stages=tuple(stages)), self.top, "logit", set())
         known = {name: z for name, z in known.items() if name != self.top}
         return walk.back({**values, self.top: -values[self.top]}, known, R)
 
@@ -456,41 +492,33 @@ class _Walk:
         relevance = {self.top: R}
         sums: dict[str, np.ndarray] = {}  # of relevance that came in one piece
         steps: dict[str, Step] = {}
-        for node in reversed(self.network.nodes):
-            if node.name not in relevance:
+        for node, layer, rule, kind, what in self.plan.stages:
+            name = node.name
+            if name not in relevance:
                 continue  # nothing that is explained depends on it
-            R, layer = relevance.pop(node.name), node.layer
-            x = tuple(values[name] for name in node.inputs)
-            x = x if layer.merges else x[0]
+            R, y = relevance.pop(name), values[name]
+            x = tuple([values[name] for name in node.inputs]) if layer.merges else values[node.inputs[0]]
             notes: dict[str, Any] = {}
-            keep = node.name in self.kept
-            rule = self.rules.get(node.name)
-            more = {"z": known[node.name]} if node.name in known else {}
+            note = notes.update if name in self.kept else None
+            more = {"z": known[name]} if name in known else {}
             try:
-                R_x = layer.relprop(R, x, values[node.name], rule, notes.update if keep else None, **more)
+                R_x = layer.relprop(R, x, y, rule, note, **more)
             except LRPError as error:
-                raise type(error)(f"layer {node.name!r} ({type(layer).__name__}): {error}") from None
+                raise type(error)(f"layer {name!r} ({kind}): {error}") from None
             shares = R_x if layer.merges else (R_x,)
-            received = sums[node.name] if node.name in sums else _sums(R)
+            received = sums[name] if name in sums else _sums(R)
             sent = [received if share is R else _sums(share) for share in shares]
-            step = Step(
-                node.name,
-                type(layer).__name__,
-                f"({layer.way_back})" if rule is None else str(rule),
-                values[node.name].shape[1:],
-                received,
-                sum(sent),
-            )
+            step = Step(name, kind, what, y.shape[1:], received, sent[0] if len(sent) == 1 else sum(sent))
             if locate and not all(np.isfinite(share).all() for share in shares):
                 raise NonFiniteError(
-                    f"NaN or infinity first appears in the relevance that layer {node.name!r} "
-                    f"({type(layer).__name__}, {step.rule}) sends on: a denominator is too close to 0"
+                    f"NaN or infinity first appears in the relevance that layer {name!r} "
+                    f"({kind}, {what}) sends on: a denominator is too close to 0"
                 )
-            if keep:
-                step.arrays.update(x=x, y=values[node.name], R=R, R_x=R_x, **notes)
-            steps[node.name] = step
+            if note:
+                step.arrays.update(x=x, y=y, R=R, R_x=R_x, **notes)
+            steps[name] = step
             if self.watch is not None:
-                self.watch(node, rule, x, values[node.name], R, R_x)
+                self.watch(node, rule, x, y, R, R_x)
             for name, share, total in zip(node.inputs, shares, sent):
                 if name in relevance:
                     relevance[name] = relevance[name] + share
@@ -498,7 +526,9 @@ class _Walk:
                 else:
                     relevance[name], sums[name] = share, total
         for name in self.network.inputs:
-            R = relevance.setdefault(name, np.zeros_like(values[name]))
+            if name not in relevance:
+                relevance[name] = np.zeros_like(values[name])
+            R = relevance[name]
             total = sums[name] if name in sums else _sums(R)
             steps[name] = Step(name, "Input", "", R.shape[1:], total, total)
         return {name: relevance[name] for name in self.network.inputs}, dict(reversed(steps.items()))

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -25,14 +26,17 @@ from .errors import ShapeError
 PIECE_BYTES = 2**21
 """Largest im2col matrix of one piece, in bytes: about what stays in a core's cache."""
 
-THREAD_WORK = 2**25
-"""Bytes of columns times outputs from which the product of one image is worth several threads."""
+THREAD_WORK = 2**23
+"""Multiplications from which the product of one image is worth several threads."""
 
 COLUMNS = 384
 """Fewer columns than this leave the processor waiting for the weights."""
 
 PAIRED_CHANNELS = 64
 """With fewer channels, computing rows in pairs saves less than it costs."""
+
+APART = 2**23
+"""Multiplications from which kernels are worth being taken apart."""
 
 FEW_OUTPUTS = 16
 """Outputs for which a column is as expensive to copy in short pieces as to multiply."""
@@ -187,11 +191,12 @@ def _strided(a: np.ndarray, shape: tuple[int, ...], *steps: int, start: int = 0)
     return np.ndarray(shape, a.dtype, a, start * a.itemsize, [step * a.itemsize for step in steps])
 
 
-def _columns(run: _Run, g: Windows, out: Size, outputs: int) -> tuple[np.ndarray, int]:
-    """im2col: the windows of `out` output rows and columns, (C, kh, kw, N, pixels) copied.
+def _columns(run: _Run, g: Windows, out: Size, outputs: int, tail: int = 0) -> tuple[np.ndarray, int]:
+    """im2col: the windows of `out` output rows and columns, copied, (C * kh * kw, N * pixels + tail).
 
     A row of the output takes as many pixels as the number returned beside it: with those between its
     end and the next row's beginning where to copy them too is faster, for a product of few `outputs`.
+    Behind them all is a tail of zeros.
     """
     rows, cols = out
     size = run.values.shape[1]
@@ -199,28 +204,31 @@ def _columns(run: _Run, g: Windows, out: Size, outputs: int) -> tuple[np.ndarray
     wide, pixels, along = cols, (rows, cols), (g.stride[0] * run.wide, g.stride[1])
     if g.stride == (1, 1) and 0 <= outputs * (run.wide - cols) <= FEW_OUTPUTS * cols:
         wide, pixels, along = run.wide, ((rows - 1) * run.wide + cols,), (1,)
-    columns = np.empty((*shape, *pixels), run.values.dtype)
-    columns[...] = _strided(run.values, columns.shape, *steps, run.image, *along)
-    return columns.reshape(*shape, -1), wide
+    length = run.images * prod(pixels)
+    columns = np.empty((prod(shape[:3]), length + tail), run.values.dtype)
+    columns[:, length:] = 0
+    windows = columns[:, :length].reshape(*shape, *pixels)
+    windows[...] = _strided(run.values, windows.shape, *steps, run.image, *along)
+    return columns, wide
 
 
-def _pixels(product: np.ndarray, out: Size, wide: int) -> np.ndarray:
-    """(O, N, pixels) of `_columns` as images, (N, O, rows, columns): a view."""
-    o, n, pixels = product.shape
-    return _strided(product, (n, o, *out), pixels, n * pixels, wide, 1)
+def _pixels(product: np.ndarray, images: int, out: Size, wide: int, tail: int = 0, at: int = 0) -> np.ndarray:
+    """Products of `_columns`, (O, ...), as images, (N, O, rows, columns), from place `at` on: a view."""
+    o, length = product.shape
+    return _strided(product, (images, o, *out), (length - tail) // images, length, wide, 1, start=at)
 
 
 def _pieces(
-    images: int, out: Size, column_bytes: int, outputs: int, step: int = 1
+    images: int, out: Size, column_bytes: int, work: int, step: int = 1
 ) -> Iterator[tuple[slice, slice]]:
     """Cut a batch's output into (images, rows) whose columns take about `PIECE_BYTES`, in steps of rows.
 
-    Large images are cut by rows, but not into fewer than `COLUMNS`, unless for the threads; small
-    ones are taken several at a time.
+    `work` are the multiplications of one image. Large images are cut by rows, but not into fewer than
+    `COLUMNS`, unless for the threads; small ones are taken several at a time.
     """
     columns = max(COLUMNS, PIECE_BYTES // max(1, column_bytes))
     cuts = -(-out[0] // max(1, columns // out[1]))
-    if images == 1 and column_bytes * out[0] * out[1] * outputs > THREAD_WORK:
+    if images == 1 and work > THREAD_WORK:
         cuts = -(-cuts // threads()) * threads()
     rows = -(-out[0] // cuts)
     rows = -(-rows // step) * step
@@ -270,7 +278,8 @@ def convolve(
     o = weight.shape[0]
     pads = g.pads(size)
     y = np.empty((count, n, o // count, ho, wo), np.result_type(x, weight))
-    w = weight.reshape(groups, o // groups, -1)
+    apart = _apart(weight, g, groups, pads, n, (ho, wo))
+    w = derived(weight, _kernel_columns) if apart else weight.reshape(groups, o // groups, -1)
     if bias is not None:
         bias = bias.reshape(count, o // count, *(bias.shape[1:] or (1, 1)))
     if g.kernel == (1, 1) and groups == 1:
@@ -285,20 +294,55 @@ def convolve(
         inputs, outputs = (slice(part.start * k // groups, part.stop * k // groups) for k in (c, o))
         into = y[:, images, outputs, rows].swapaxes(0, 1)  # several maps have one group: all outputs
         here = into.shape[3:]
-        columns, wide = _columns(_run(x[images, inputs], rows, g, pads), g, here, o // groups)
-        product = np.matmul(kernels, columns.reshape(len(kernels), w.shape[2], -1))
-        product = _pixels(product.reshape(-1, len(into), product.shape[2] // len(into)), here, wide)
-        product = product.reshape(into.shape)
-        if bias is None:
-            into[...] = product
+        run = _run(x[images, inputs], rows, g, pads)
+        if apart:
+            _by_columns(run, kernels, g, into)
         else:
-            np.add(product, bias[:, outputs, rows] if bias.shape[2] > 1 else bias[:, outputs], out=into)
+            columns, wide = _columns(run, g, here, o // groups)
+            product = np.matmul(kernels, columns.reshape(len(kernels), w.shape[2], -1))
+            product = product.reshape(-1, columns.shape[1])
+            into[...] = _pixels(product, len(into), here, wide).reshape(into.shape)
+        if bias is not None:
+            into += bias[:, outputs, rows] if bias.shape[2] > 1 else bias[:, outputs]
 
-    bytes_each = w[0, 0].size * x.itemsize
+    bytes_each = w.shape[2] * x.itemsize
     together = max(1, min(groups, PIECE_BYTES // (2 * bytes_each * ho * wo)))
-    pieces = list(_pieces(n, (ho, wo), together * bytes_each, o // groups))
+    work = together * weight[0].size * (o // groups) * ho * wo
+    pieces = list(_pieces(n, (ho, wo), together * bytes_each, work))
     each(piece, ((*at, slice(k, k + together)) for k in range(0, groups, together) for at in pieces))
     return y if maps else y[0]
+
+
+def _apart(weight: np.ndarray, g: Windows, groups: int, pads: Padding, images: int, out: Size) -> bool:
+    """Whether `_by_columns` is faster: it copies less of the input, but adds in the output."""
+    o, c = weight.shape[:2]
+    fits = groups == 1 < g.kernel[1] and g.stride[1] == 1 and o <= c
+    narrow = 2 * o * max(pads[1]) <= FEW_OUTPUTS * out[1]  # there are few pixels between rows
+    return fits and narrow and weight.size * images * prod(out) >= APART
+
+
+def _kernel_columns(weight: np.ndarray) -> np.ndarray:
+    """The columns of kernels one behind the other, (1, kw * O, C * kh)."""
+    return np.ascontiguousarray(weight.transpose(3, 0, 1, 2)).reshape(1, -1, weight[0, ..., 0].size)
+
+
+def _by_columns(run: _Run, kernel: np.ndarray, g: Windows, out: np.ndarray) -> None:
+    """Write a convolution as the sum of those with each column of the kernel.
+
+    One product computes all of these for all pixels; those that belong together lie apart by as much as
+    the columns do. So the rows of windows are copied, not their columns.
+    """
+    n, *_, rows, cols = out.shape
+    kw, step = g.kernel[1], g.dilation[1]
+    down, reach = Windows((g.kernel[0], 1), (g.stride[0], 1), (g.dilation[0], 1)), step * (kw - 1)
+    columns, wide = _columns(run, down, (rows, run.wide), 0, reach)
+    length = columns.shape[1]
+    products = np.matmul(kernel[0], columns).reshape(kw, -1, length)
+    total = products[0, :, : length - reach]
+    for k in range(1, kw - 1):
+        total += products[k, :, k * step : k * step + length - reach]
+    ends = (_pixels(products[k], n, (rows, cols), wide, reach, k * step) for k in (0, kw - 1))
+    np.add(*(end.reshape(out.shape) for end in ends), out=out)
 
 
 def _can_pair(weight: np.ndarray, g: Windows, groups: int) -> bool:
@@ -357,8 +401,8 @@ def _in_pairs(x: np.ndarray, kernels: np.ndarray, g: Windows) -> np.ndarray:
         np.subtract(b, d, out=split[3])
         run = _Run(rows4.reshape(4 * c, -1), run.images, size, wide)
         columns, wide = _columns(run, across, (pairs, wo), o)
-        product = np.matmul(kernels, columns.reshape(4, kernels.shape[2], -1)).reshape(4, o, run.images, -1)
-        p, q, r, t = (_pixels(one, (pairs, wo), wide) for one in product)
+        product = np.matmul(kernels, columns.reshape(4, kernels.shape[2], -1))
+        p, q, r, t = (_pixels(one, run.images, (pairs, wo), wide) for one in product)
         even, odd = into[:, :, ::2], into[:, :, 1::2]
         np.add(p, q, out=even)
         even += r
@@ -366,7 +410,7 @@ def _in_pairs(x: np.ndarray, kernels: np.ndarray, g: Windows) -> np.ndarray:
         np.subtract(q[:, :, :half], r[:, :, :half], out=odd)
         odd -= t[:, :, :half]
 
-    each(piece, _pieces(n, (ho, wo), 2 * c * g.kernel[1] * x.itemsize, o, step=2))
+    each(piece, _pieces(n, (ho, wo), 2 * c * g.kernel[1] * x.itemsize, kernels.size * ho * wo, step=2))
     return y
 
 
@@ -443,7 +487,8 @@ def convolve_adjoint(
             own[...] = into[..., rows.start - start : rows.stop - start, :]
 
     bytes_each = groups * weight[0, 0].size * s.itemsize
-    each(piece, _back_pieces(n, (ho, wo), c // groups, o // groups, bytes_each, back.shape[3], span))
+    work = weight.size * ho * wo
+    each(piece, _back_pieces(n, (ho, wo), c // groups, work, bytes_each, back.shape[3], span))
     return crop(back.reshape(n, c, *back.shape[3:]), pads)
 
 
@@ -510,7 +555,7 @@ def _matmul(w: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
 
 
 def _back_pieces(
-    images: int, out: Size, channels: int, outputs: int, bytes_each: int, height: int, span: int
+    images: int, out: Size, channels: int, work: int, bytes_each: int, height: int, span: int
 ) -> Iterator[tuple[slice, slice, slice]]:
     """Cut a way back into (images, channels, rows): enough pieces for the threads, small ones together.
 
@@ -523,7 +568,7 @@ def _back_pieces(
     rows = height
     if channels <= 8:
         size = channels
-    if images == 1 and bytes_each * channels * pixels * outputs > THREAD_WORK:
+    if images == 1 and work > THREAD_WORK:
         if channels <= 8:
             rows = max(8 * span, -(-height // threads()))
         else:

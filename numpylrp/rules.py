@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cached_property, partial, reduce
+from functools import cached_property, lru_cache, partial, reduce
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -98,8 +98,11 @@ def changed(weight: np.ndarray, change: Callable) -> np.ndarray:
 # ---------------------------------------------------------------- the four steps
 
 
-SIGN = {4: np.int32(-(2**31)), 8: np.int64(-(2**63))}
-"""The bit of the sign, by bytes of a number."""
+@lru_cache
+def _bits(epsilon: float, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """The bit of the sign, and those of epsilon, as integers of the dtype's size."""
+    sign, size = dtype.type(-0.0), dtype.type(epsilon)
+    return tuple(value.view(f"i{dtype.itemsize}") for value in (sign, size))
 
 
 def stabilize(z: np.ndarray, epsilon: float) -> np.ndarray:
@@ -112,10 +115,11 @@ def stabilize(z: np.ndarray, epsilon: float) -> np.ndarray:
     """
     if not epsilon:
         return z
+    sign, size = _bits(epsilon, z.dtype)
     signed = np.add(z, z.dtype.type(0), out=np.empty_like(z))  # -0 + 0 is +0
-    bits = signed.view(f"i{z.itemsize}")  # copysign by hand: NumPy's takes as long as the rest together
-    bits &= SIGN[z.itemsize]
-    bits |= z.dtype.type(epsilon).view(bits.dtype)
+    bits = signed.view(sign.dtype)  # copysign by hand: NumPy's takes as long as the rest together
+    bits &= sign
+    bits |= size
     signed += z
     return signed
 
@@ -165,11 +169,11 @@ def joined(layer: Any, sums: list[list[Part]]) -> Callable | None:
 
     None where inputs differ, or weights can't lie one behind the other.
     """
+    if len(sums) == len(sums[0]) == 1:
+        return sums[0][0].change
     one_input = len({tuple(id(part.x) for part in parts) for parts in sums}) == 1
     if not one_input or getattr(layer, "channels_axis", None) is None:
         return None
-    if len(sums) == len(sums[0]) == 1:
-        return sums[0][0].change
     if len({part.x.shape for part in sums[0]}) > 1:
         return None  # what is the same for all samples is computed for one
     return Block(tuple(tuple(part.change for part in parts) for parts in sums))
@@ -203,10 +207,11 @@ def sent_back(
     if change is None:
         (s,), (parts,) = s, sums
         return [layer.adjoint(s, changed(weight, part.change), shape) for part in parts]
-    axis, count = layer.channels_axis, len(sums[0])
-    s = s[0] if len(s) == 1 else np.concatenate(s, axis)
+    count = len(sums[0])
+    s = s[0] if len(s) == 1 else np.concatenate(s, layer.channels_axis)
     if count == 1:
         return [layer.adjoint(s, changed(weight, change), shape)]
+    axis = layer.channels_axis
     wide = list(shape)
     wide[axis if axis < 0 else axis - 1] *= count
     return np.split(layer.adjoint(s, changed(weight, change), tuple(wide)), count, axis)
@@ -323,18 +328,18 @@ class Rule:
         weight, _ = layer.parameters(shape)
         shares = list(self.shares(layer, R, x, y))
         sums = [share.parts for share in shares]
-        z = list(z or ())
-        z += [share.z for share in shares[len(z) :]]
-        missing = [parts for parts, known in zip(sums, z) if known is None]
-        found = iter(summed(layer, weight, missing) if missing else ())
-        z = [next(found) if known is None else known for known in z]  # 1. forward
+        found = iter(z or ())
+        z = [next(found, share.z) for share in shares]
+        if missing := [parts for parts, known in zip(sums, z) if known is None]:
+            found = iter(summed(layer, weight, missing))
+            z = [next(found) if known is None else known for known in z]  # 1. forward
         s = [self.divided(share.R, each) for share, each in zip(shares, z)]  # 2. divide
         if note:
             for share, *arrays in zip(shares, z, s):
                 note(**{name + share.mark: array for name, array in zip("zs", arrays)})
-        # who looks at the steps sees each share
-        apart = note or joined(layer, sums) is None
-        groups = [slice(n, n + 1) for n in range(len(shares))] if apart else [slice(None)]
+        groups = [slice(None)]
+        if len(shares) > 1 and (note or joined(layer, sums) is None):  # who looks sees each share
+            groups = [slice(n, n + 1) for n in range(len(shares))]
         R_x = None
         for some in groups:
             c = sent_back(layer, weight, s[some], sums[some], shape)  # 3. send back

@@ -169,8 +169,9 @@ def start(seed: Any, output: np.ndarray, target: np.ndarray) -> np.ndarray:
     R = np.asarray(R)
     if R.dtype.kind not in "fiub":
         raise LRPError("a seed is to be an array of numbers")
-    try:
-        R = np.broadcast_to(R, output.shape).astype(output.dtype)
-    except ValueError:
-        raise ShapeError(f"the seed has shape {R.shape}, but the output {output.shape}") from None
-    return R
+    if R.shape != output.shape:
+        try:
+            R = np.broadcast_to(R, output.shape)
+        except ValueError:
+            raise ShapeError(f"the seed has shape {R.shape}, but the output {output.shape}") from None
+    return R.astype(output.dtype)
