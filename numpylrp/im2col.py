@@ -174,12 +174,9 @@ def _run(x: np.ndarray, rows: slice, g: Windows, pads: Padding) -> _Run:
     below = last - first - above - (high - low)
     tall, wide = high - low + max(above, below), width + max(left, right)
     start = left + above * wide
-    values = np.empty((c, start + n * tall * wide), x.dtype)
-    values[:, :start] = 0
+    values = np.zeros((c, start + n * tall * wide), x.dtype)
     body = values[:, start:].reshape(c, n, tall, wide)
     body[:, :, : high - low, :width] = x[:, :, low:high].swapaxes(0, 1)
-    body[:, :, : high - low, width:] = 0
-    body[:, :, high - low :] = 0
     return _Run(values, n, tall * wide, wide)
 
 
@@ -296,14 +293,20 @@ def convolve(
         here = into.shape[3:]
         run = _run(x[images, inputs], rows, g, pads)
         if apart:
-            _by_columns(run, kernels, g, into)
+            terms = _by_columns(run, kernels, g, here)
         else:
             columns, wide = _columns(run, g, here, o // groups)
             product = np.matmul(kernels, columns.reshape(len(kernels), w.shape[2], -1))
-            product = product.reshape(-1, columns.shape[1])
-            into[...] = _pixels(product, len(into), here, wide).reshape(into.shape)
+            terms = [_pixels(product.reshape(-1, columns.shape[1]), run.images, here, wide)]
+        terms = [term.reshape(into.shape) for term in terms]
         if bias is not None:
-            into += bias[:, outputs, rows] if bias.shape[2] > 1 else bias[:, outputs]
+            terms.append(bias[:, outputs, rows] if bias.shape[2] > 1 else bias[:, outputs])
+        if len(terms) == 1:
+            into[...] = terms[0]
+        else:
+            np.add(*terms[:2], out=into)
+        for term in terms[2:]:
+            into += term
 
     bytes_each = w.shape[2] * x.itemsize
     together = max(1, min(groups, PIECE_BYTES // (2 * bytes_each * ho * wo)))
@@ -326,23 +329,21 @@ def _kernel_columns(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weight.transpose(3, 0, 1, 2)).reshape(1, -1, weight[0, ..., 0].size)
 
 
-def _by_columns(run: _Run, kernel: np.ndarray, g: Windows, out: np.ndarray) -> None:
-    """Write a convolution as the sum of those with each column of the kernel.
+def _by_columns(run: _Run, kernel: np.ndarray, g: Windows, out: Size) -> list[np.ndarray]:
+    """A convolution as the sum of those with each column of the kernel: what is left to add up.
 
     One product computes all of these for all pixels; those that belong together lie apart by as much as
     the columns do. So the rows of windows are copied, not their columns.
     """
-    n, *_, rows, cols = out.shape
     kw, step = g.kernel[1], g.dilation[1]
     down, reach = Windows((g.kernel[0], 1), (g.stride[0], 1), (g.dilation[0], 1)), step * (kw - 1)
-    columns, wide = _columns(run, down, (rows, run.wide), 0, reach)
+    columns, wide = _columns(run, down, (out[0], run.wide), 0, reach)
     length = columns.shape[1]
     products = np.matmul(kernel[0], columns).reshape(kw, -1, length)
-    total = products[0, :, : length - reach]
+    first = products[0, :, : length - reach]
     for k in range(1, kw - 1):
-        total += products[k, :, k * step : k * step + length - reach]
-    ends = (_pixels(products[k], n, (rows, cols), wide, reach, k * step) for k in (0, kw - 1))
-    np.add(*(end.reshape(out.shape) for end in ends), out=out)
+        first += products[k, :, k * step : k * step + length - reach]
+    return [_pixels(products[k], run.images, out, wide, reach, k * step) for k in (0, kw - 1)]
 
 
 def _can_pair(weight: np.ndarray, g: Windows, groups: int) -> bool:
