@@ -2,7 +2,11 @@
 
 import importlib
 import itertools
+import multiprocessing
+import os
 import threading
+import time
+import weakref
 
 import numpy as np
 import pytest
@@ -36,6 +40,7 @@ class Setting:
             (im2col, "COLUMNS", few),
             (im2col, "SMALL", few),
             (im2col, "THREAD_WORK", few),
+            (im2col, "APART", few),
             (walks, "WALK", few),
         )
 
@@ -49,6 +54,21 @@ class Setting:
         for setting in self.old:
             setattr(*setting)
         im2col.spread = self.spread
+
+
+@pytest.mark.parametrize("pads", [((0, 0), (0, 0)), ((1, 2), (2, 0)), ((0, 3), (1, 4))], ids=str)
+@pytest.mark.parametrize("apart", [1, 2, 3])
+@pytest.mark.parametrize("width", [2, 3, 5])
+def test_columns_of_the_kernel_may_lie_apart(width, apart, pads):
+    rng = np.random.default_rng(width)
+    x, weight, bias = numbers(rng, 3, 4, 7, 13), numbers(rng, 3, 4, 2, width), numbers(rng, 3, 1, 1)
+    for stride in (1, 2):
+        g = im2col.Windows((2, width), (stride, 1), (3, apart), pads)
+        expected = bias + plain_convolution(x, weight, None, g.stride, pads, g.dilation, 1)
+        with Setting(500, 2):
+            assert im2col._apart(weight, g, 1, pads, len(x), expected.shape[2:])
+            y = im2col.convolve(x, weight, g, 1, bias[:, 0, 0])
+        assert_allclose(y, expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -257,6 +277,87 @@ def test_callers_may_be_threads_themselves():
     for y in results.values():
         assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
     assert before == (functions and functions[0]())
+
+
+def test_after_an_error_no_more_pieces_are_begun():
+    begun = []
+
+    def work(n):
+        begun.append(n)
+        time.sleep(0.01)
+        if n == 3:
+            raise KeyError(n)
+
+    with Setting(2**21, 2), pytest.raises(KeyError):
+        engine.each(work, [(n,) for n in range(100)])
+    assert set(range(4)) <= set(begun) and len(begun) < 8
+    with Setting(2**21, 2):  # and the threads are there for the next
+        engine.each(begun.append, [(None,)] * 5)
+    assert begun.count(None) == 5
+
+
+def test_pieces_see_the_error_state_of_the_caller():
+    seen = []
+    with Setting(2**21, 2), np.errstate(divide="raise"):
+        engine.each(
+            lambda n: (time.sleep(0.01), seen.append(np.geterr()["divide"])), [(n,) for n in range(6)]
+        )
+    assert seen == ["raise"] * 6
+
+
+def test_threads_hold_on_to_nothing():
+    big = np.ones(10)
+    gone = weakref.ref(big)
+
+    def spread_work(big):
+        with Setting(2**21, 2):
+            engine.each(lambda n: (time.sleep(0.01), big[n]), [(n,) for n in range(4)])
+
+    spread_work(big)
+    del big
+    deadline = time.monotonic() + 10
+    while gone() is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert gone() is None
+
+
+def threads_of_pieces():
+    """The thread of each of some pieces, and of the pieces within them."""
+    outer, inner = {}, {}
+
+    def within(n, m):
+        inner[n, m] = threading.get_ident()
+        time.sleep(0.01)
+
+    def work(n):
+        outer[n] = threading.get_ident()
+        time.sleep(0.02)
+        engine.each(within, [(n, m) for m in range(4)])
+
+    with Setting(2**21, 3):
+        engine.each(work, [(0,), (1,)])
+    return outer, inner
+
+
+def test_work_within_a_piece_runs_in_line():
+    outer, inner = threads_of_pieces()
+    assert len(set(outer.values())) == 2 and len(inner) == 8
+    assert all(thread == outer[n] for (n, _), thread in inner.items())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own():
+    def child():
+        os._exit(len(set(threads_of_pieces()[0].values())))
+
+    assert len(set(threads_of_pieces()[0].values())) == 2
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(60)
+    code = process.exitcode
+    process.kill()
+    assert code == 2
 
 
 def test_every_piece_is_done_once():

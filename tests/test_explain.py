@@ -353,6 +353,9 @@ def test_margin_and_other_seeds():
     assert_allclose(explain(network, x, seed="all").seed, z)
     own = np.arange(9.0).reshape(3, 3)
     assert_array_equal(explain(network, x, seed=own, batch_size=2).seed, own)
+    whole = explain(network.astype(np.float32), x, seed=own)
+    assert whole.seed.dtype == whole.relevance.dtype == np.float32
+    assert not np.shares_memory(explain(network, x, seed=own).seed, own)
     with pytest.raises(LRPError, match="two different classes"):
         explain(network, x, 0, seed=seeds.margin(0))
     with pytest.raises(ShapeError, match=r"the seed has shape \(4,\), but the output \(3, 3\)"):
