@@ -34,7 +34,7 @@ RUN = 2**17
 np.empty(2**25 - 2**16, np.uint8)
 
 _here = threading.local()
-_lock = threading.Lock()
+_lock, _starting = threading.Lock(), threading.Lock()
 _users, _before = 0, 0
 
 
@@ -149,18 +149,23 @@ def each(work: Callable[..., Any], pieces: Iterable[tuple]) -> None:
             done.put(None)
 
     with one_blas_thread():
-        helpers = _helpers(threads() - 1, os.getpid())
-        for _ in range(min(threads(), len(pieces)) - 1):
-            helpers.put(partial(copy_context().run, take))  # the caller's: NumPy's error state is part of it
-        _here.inside = True
         try:
+            _here.inside = True
+            with _starting:
+                helpers = _helpers(threads() - 1, os.getpid())
+            for _ in range(min(threads(), len(pieces)) - 1):
+                helpers.put(partial(copy_context().run, take))  # NumPy's error state is part of it
             take()
+            for _ in pieces:
+                done.get()
         finally:
             _here.inside = False
-        for _ in pieces:
-            done.get()
+            left.clear()  # where this was interrupted, helpers end their piece and begin no other
     if failed:
-        raise failed[0]
+        try:
+            raise failed[0]
+        finally:
+            failed.clear()  # or it would keep itself alive, with all that its frames hold
 
 
 _derived: dict[tuple, tuple] = {}

@@ -497,7 +497,7 @@ class _Walk:
             if name not in relevance:
                 continue  # nothing that is explained depends on it
             R, y = relevance.pop(name), values[name]
-            x = tuple([values[name] for name in node.inputs]) if layer.merges else values[node.inputs[0]]
+            x = tuple([values[source] for source in node.inputs]) if layer.merges else values[node.inputs[0]]
             notes: dict[str, Any] = {}
             note = notes.update if name in self.kept else None
             more = {"z": known[name]} if name in known else {}
@@ -519,12 +519,12 @@ class _Walk:
             steps[name] = step
             if self.watch is not None:
                 self.watch(node, rule, x, y, R, R_x)
-            for name, share, total in zip(node.inputs, shares, sent):
-                if name in relevance:
-                    relevance[name] = relevance[name] + share
-                    sums.pop(name, None)
+            for source, share, total in zip(node.inputs, shares, sent):
+                if source in relevance:
+                    relevance[source] = relevance[source] + share
+                    sums.pop(source, None)
                 else:
-                    relevance[name], sums[name] = share, total
+                    relevance[source], sums[source] = share, total
         for name in self.network.inputs:
             if name not in relevance:
                 relevance[name] = np.zeros_like(values[name])

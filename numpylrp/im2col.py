@@ -12,6 +12,7 @@ computed in pieces whose matrix takes at most `PIECE_BYTES`, and memory does not
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,7 +40,9 @@ APART = 2**23
 """Multiplications from which kernels are worth being taken apart."""
 
 FEW_OUTPUTS = 16
-"""Outputs for which a column is as expensive to copy in short pieces as to multiply."""
+"""Outputs for which a column is as expensive to copy in short pieces as to multiply; half as many, as to
+copy it several times.
+"""
 
 SMALL = 128
 """Images with fewer pixels lie side by side in one matrix product."""
@@ -220,8 +223,8 @@ def _pieces(
 ) -> Iterator[tuple[slice, slice]]:
     """Cut a batch's output into (images, rows) whose columns take about `PIECE_BYTES`, in steps of rows.
 
-    `work` are the multiplications of one image. Large images are cut by rows, but not into fewer than
-    `COLUMNS`, unless for the threads; small ones are taken several at a time.
+    `work` are the multiplications for a whole image. Large images are cut by rows, but not into fewer
+    than `COLUMNS`, unless for the threads; small ones are taken several at a time.
     """
     columns = max(COLUMNS, PIECE_BYTES // max(1, column_bytes))
     cuts = -(-out[0] // max(1, columns // out[1]))
@@ -271,9 +274,8 @@ def convolve(
              [20., 24.]]]])
     """
     n, c, *size = x.shape
-    count, (ho, wo) = max(maps, 1), g.output_size(size)
-    o = weight.shape[0]
-    pads = g.pads(size)
+    count, o = max(maps, 1), weight.shape[0]
+    (ho, wo), pads = _fitted(g, tuple(size))
     y = np.empty((count, n, o // count, ho, wo), np.result_type(x, weight))
     apart = _apart(weight, g, groups, pads, n, (ho, wo))
     w = derived(weight, _kernel_columns) if apart else weight.reshape(groups, o // groups, -1)
@@ -317,11 +319,16 @@ def convolve(
 
 
 def _apart(weight: np.ndarray, g: Windows, groups: int, pads: Padding, images: int, out: Size) -> bool:
-    """Whether `_by_columns` is faster: it copies less of the input, but adds in the output."""
-    o, c = weight.shape[:2]
-    fits = groups == 1 < g.kernel[1] and g.stride[1] == 1 and o <= c
-    narrow = 2 * o * max(pads[1]) <= FEW_OUTPUTS * out[1]  # there are few pixels between rows
-    return fits and narrow and weight.size * images * prod(out) >= APART
+    """Whether `_by_columns` can do it and is faster.
+
+    It copies kh values a channel instead of kh * kw, but calculates, for kw * O outputs, also with what
+    lies between the rows of the output.
+    """
+    (o, c), (kh, kw) = weight.shape[:2], g.kernel
+    fits = groups == 1 and kw > 1 and g.stride[1] == 1 and o * kw <= c * kh
+    between = g.dilation[1] * (kw - 1) - min(pads[1])
+    few = 0 <= 2 * o * between <= FEW_OUTPUTS * out[1]
+    return fits and few and weight.size * images * prod(out) >= APART
 
 
 def _kernel_columns(weight: np.ndarray) -> np.ndarray:
@@ -333,7 +340,8 @@ def _by_columns(run: _Run, kernel: np.ndarray, g: Windows, out: Size) -> list[np
     """A convolution as the sum of those with each column of the kernel: what is left to add up.
 
     One product computes all of these for all pixels; those that belong together lie apart by as much as
-    the columns do. So the rows of windows are copied, not their columns.
+    the columns do. So the rows of windows are copied, not their columns. What lies behind the end of a
+    row is the padding of the next one, or the tail: zeros.
     """
     kw, step = g.kernel[1], g.dilation[1]
     down, reach = Windows((g.kernel[0], 1), (g.stride[0], 1), (g.dilation[0], 1)), step * (kw - 1)
@@ -515,7 +523,7 @@ def _gathered(
     """
     if g.stride != (1, 1):
         back = np.zeros((len(s), weight.shape[1] * groups, *size), np.result_type(s, weight))
-    for at in np.ndindex(g.stride):
+    for at in itertools.product(*map(range, g.stride)):
         kernel = tuple(-(-(k - a) // step) for k, a, step in zip(g.kernel, at, g.stride))  # taps that reach
         pixels, seen, padding = [], [], []
         for axis, (m, (before, _)) in enumerate(zip(size, g.pads(size))):

@@ -99,7 +99,7 @@ def changed(weight: np.ndarray, change: Callable) -> np.ndarray:
 
 
 @lru_cache
-def _bits(epsilon: float, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+def _bits(epsilon: float, dtype: np.dtype) -> tuple[np.signedinteger, np.signedinteger]:
     """The bit of the sign, and those of epsilon, as integers of the dtype's size."""
     sign, size = dtype.type(-0.0), dtype.type(epsilon)
     return tuple(value.view(f"i{dtype.itemsize}") for value in (sign, size))
@@ -115,7 +115,7 @@ def stabilize(z: np.ndarray, epsilon: float) -> np.ndarray:
     """
     if not epsilon:
         return z
-    sign, size = _bits(epsilon, z.dtype)
+    sign, size = _bits(float(epsilon), z.dtype)
     signed = np.add(z, z.dtype.type(0), out=np.empty_like(z))  # -0 + 0 is +0
     bits = signed.view(sign.dtype)  # copysign by hand: NumPy's takes as long as the rest together
     bits &= sign
@@ -181,6 +181,9 @@ def joined(layer: Any, sums: list[list[Part]]) -> Callable | None:
 
 def summed(layer: Any, weight: np.ndarray, sums: list[list[Part]]) -> list[np.ndarray]:
     """Step 1, sums of parts."""
+    if len(sums) == len(sums[0]) == 1:
+        ((part,),) = sums
+        return [layer.linear(part.x, changed(weight, part.change), part.bias)]
     change = joined(layer, sums)
     if change is None:
         plus = partial(mapped, np.add)

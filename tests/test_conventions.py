@@ -73,7 +73,7 @@ def as_torch(kind, layer, torch):
     if kind == "norm":
         names = {"weight": "gamma", "bias": "beta", "running_mean": "mean", "running_var": "variance"}
     for theirs, ours in names.items() if kind not in ("pool", "max") else ():
-        getattr(module, theirs).data = torch.from_numpy(getattr(layer, ours))
+        getattr(module, theirs).data = torch.tensor(getattr(layer, ours))
     return torch.nn.Sequential(module).double().eval()
 
 
@@ -108,7 +108,7 @@ def test_zennit_drops_gamma_at_0():
     torch, zr = pytest.importorskip("torch"), pytest.importorskip("zennit.rules")
     case = next(c for c in cases() if c.row == "Gamma" and c.column == "z = 0")
     module = torch.nn.Linear(5, 3).double()
-    module.weight.data, module.bias.data = map(torch.from_numpy, (case.layer.weight, case.layer.bias))
+    module.weight.data, module.bias.data = map(torch.tensor, (case.layer.weight, case.layer.bias))
     theirs = zr.Gamma(0.25)
     handles = theirs.register(module)
     given = torch.from_numpy(case.x).requires_grad_()

@@ -1,5 +1,6 @@
 """Results don't depend on pieces, threads or batches; convolutions against plain loops."""
 
+import gc
 import importlib
 import itertools
 import multiprocessing
@@ -56,19 +57,45 @@ class Setting:
         im2col.spread = self.spread
 
 
-@pytest.mark.parametrize("pads", [((0, 0), (0, 0)), ((1, 2), (2, 0)), ((0, 3), (1, 4))], ids=str)
+BORDERS = [((0, 0), (0, 0)), ((1, 2), (2, 0)), ((0, 3), (1, 4)), ((2, 0), (1, 1)), ((1, 1), (3, 3))]
+
+
+@pytest.mark.parametrize("pads", BORDERS, ids=str)
 @pytest.mark.parametrize("apart", [1, 2, 3])
 @pytest.mark.parametrize("width", [2, 3, 5])
 def test_columns_of_the_kernel_may_lie_apart(width, apart, pads):
     rng = np.random.default_rng(width)
-    x, weight, bias = numbers(rng, 3, 4, 7, 13), numbers(rng, 3, 4, 2, width), numbers(rng, 3, 1, 1)
-    for stride in (1, 2):
+    x, weight = numbers(rng, 3, 8, 7, 13), numbers(rng, 2, 8, 2, width)
+    for stride, piece in itertools.product((1, 2), (500, 2**21)):  # a row, or all images in one piece
         g = im2col.Windows((2, width), (stride, 1), (3, apart), pads)
-        expected = bias + plain_convolution(x, weight, None, g.stride, pads, g.dilation, 1)
-        with Setting(500, 2):
-            assert im2col._apart(weight, g, 1, pads, len(x), expected.shape[2:])
-            y = im2col.convolve(x, weight, g, 1, bias[:, 0, 0])
-        assert_allclose(y, expected, rtol=1e-10, atol=1e-12)
+        expected = plain_convolution(x, weight, None, g.stride, pads, g.dilation, 1)
+        offset = numbers(rng, *expected.shape[1:])
+        with Setting(piece, 2), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(im2col, "APART", 1)
+            patch.setattr(im2col, "FEW_OUTPUTS", 100)
+            possible = min(pads[1]) <= apart * (width - 1)
+            assert im2col._apart(weight, g, 1, pads, len(x), expected.shape[2:]) == possible
+            y = im2col.convolve(x, weight, g)
+            assert_allclose(y, expected, rtol=1e-10, atol=1e-12)
+            for bias in (offset, offset[:, :1, :1], offset[:, 0, 0]):
+                more = expected + (bias[:, None, None] if bias.ndim == 1 else bias)
+                assert_allclose(im2col.convolve(x, weight, g, 1, bias), more, rtol=1e-10, atol=1e-12)
+            maps = im2col.convolve(x, weight, g, maps=2)
+            assert_array_equal(maps, np.stack(np.split(y, 2, 1)))
+            short = im2col.convolve(x.astype("f4"), weight.astype("f4"), g)
+            assert short.dtype == np.float32
+            assert_allclose(short, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("pads", [((0, 0), (0, 0)), ((3, 3), (3, 3)), ((0, 0), (4, 1))], ids=str)
+def test_large_convolutions_of_any_padding(pads):
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((8, 64, 21, 42)), rng.standard_normal((8, 64, 3, 3))
+    y = im2col.convolve(x, weight, im2col.Windows((3, 3), padding=pads))
+    assert weight.size * y[:, 0].size >= im2col.APART
+    padded = np.pad(x, ((0, 0), (0, 0), *pads))
+    seen = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
+    assert_allclose(y, np.einsum("nchwij,ocij->nohw", seen, weight, optimize=True), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -279,6 +306,12 @@ def test_callers_may_be_threads_themselves():
     assert before == (functions and functions[0]())
 
 
+needs_threads = pytest.mark.skipif(
+    engine._blas() is None, reason="work is not spread: NumPy has no OpenBLAS of its own here"
+)
+
+
+@needs_threads
 def test_after_an_error_no_more_pieces_are_begun():
     begun = []
 
@@ -290,19 +323,55 @@ def test_after_an_error_no_more_pieces_are_begun():
 
     with Setting(2**21, 2), pytest.raises(KeyError):
         engine.each(work, [(n,) for n in range(100)])
-    assert set(range(4)) <= set(begun) and len(begun) < 8
+    assert set(range(4)) <= set(begun) and len(begun) < 100
     with Setting(2**21, 2):  # and the threads are there for the next
         engine.each(begun.append, [(None,)] * 5)
     assert begun.count(None) == 5
 
 
+@needs_threads
+def test_errors_keep_nothing_alive():
+    both, seen = threading.Barrier(2), []
+
+    def work(big):
+        both.wait(30)
+        seen.append(weakref.ref(big))
+        raise KeyError
+
+    def spread_work():
+        with Setting(2**21, 2), pytest.raises(KeyError):
+            engine.each(work, [(np.ones(3),), (np.ones(3),)])
+
+    gc.collect()
+    gc.disable()
+    try:
+        spread_work()
+        assert len(seen) == 2
+        wait_for(lambda: all(gone() is None for gone in seen))
+    finally:
+        gc.enable()
+
+
+@needs_threads
+@pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.0.0", reason="it is no context variable there")
 def test_pieces_see_the_error_state_of_the_caller():
-    seen = []
+    both, seen = threading.Barrier(2), []
+
+    def work(n):
+        both.wait(30)
+        seen.append(np.geterr()["divide"])
+
     with Setting(2**21, 2), np.errstate(divide="raise"):
-        engine.each(
-            lambda n: (time.sleep(0.01), seen.append(np.geterr()["divide"])), [(n,) for n in range(6)]
-        )
-    assert seen == ["raise"] * 6
+        engine.each(work, [(0,), (1,)])
+    assert seen == ["raise"] * 2
+
+
+def wait_for(what):
+    """Until it is so; an error after ten seconds."""
+    deadline = time.monotonic() + 10
+    while not what() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert what()
 
 
 def test_threads_hold_on_to_nothing():
@@ -315,15 +384,12 @@ def test_threads_hold_on_to_nothing():
 
     spread_work(big)
     del big
-    deadline = time.monotonic() + 10
-    while gone() is not None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert gone() is None
+    wait_for(lambda: gone() is None)
 
 
 def threads_of_pieces():
     """The thread of each of some pieces, and of the pieces within them."""
-    outer, inner = {}, {}
+    both, outer, inner = threading.Barrier(2), {}, {}
 
     def within(n, m):
         inner[n, m] = threading.get_ident()
@@ -331,7 +397,7 @@ def threads_of_pieces():
 
     def work(n):
         outer[n] = threading.get_ident()
-        time.sleep(0.02)
+        both.wait(30)
         engine.each(within, [(n, m) for m in range(4)])
 
     with Setting(2**21, 3):
@@ -339,12 +405,14 @@ def threads_of_pieces():
     return outer, inner
 
 
+@needs_threads
 def test_work_within_a_piece_runs_in_line():
     outer, inner = threads_of_pieces()
     assert len(set(outer.values())) == 2 and len(inner) == 8
     assert all(thread == outer[n] for (n, _), thread in inner.items())
 
 
+@needs_threads
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_has_threads_of_its_own():

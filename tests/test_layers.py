@@ -1,5 +1,6 @@
 """Forward passes against scipy, plain loops and PyTorch; the way back of layers without rules."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -451,3 +452,14 @@ def test_transposed_convolution_equals_pytorch(groups, more):
         torch.tensor(x), torch.tensor(w), torch.tensor(b), (2, 3), (1, 0), (more, more), groups, (1, 2)
     )
     assert_allclose(layer.forward(x), y.numpy(), rtol=1e-10, atol=1e-12)
+
+
+def test_parameters_are_constant():
+    given = np.ones((2, 3))
+    for layer in (Dense(given), Conv1D(given[:, :, None]), Dense(given.tolist())):
+        with pytest.raises(ValueError, match="read-only"):
+            layer.weight[0] = 5
+        other = dataclasses.replace(layer, weight=2 * layer.weight)
+        x = np.ones((1, *layer.weight.shape[1:]))
+        assert_array_equal(other.forward(x), 2 * layer.forward(x))
+    given[0] = 7  # one's own array stays one's own

@@ -13,6 +13,7 @@ from strategies import linear_layers, sample, seeds
 from numpylrp import im2col
 from numpylrp.errors import LRPError, ShapeError
 from numpylrp.layers import Add, Average, Conv1D, Conv2D, Dense, Subtract
+from numpylrp.layers.base import Linear
 from numpylrp.rules import (
     LRP0,
     AlphaBeta,
@@ -391,3 +392,21 @@ def test_shares_side_by_side_equal_each_alone(case, seed, rule):
     assert {"z+", "s+", "c+"} <= steps.keys()
     if isinstance(rule, AlphaBeta):
         assert {"z-", "s-", "c-"} <= steps.keys()
+
+
+def test_a_layer_of_ones_own_needs_no_channels():
+    class Scaled(Linear):
+        def parameters(self, shape):
+            return np.array(2.0), np.array(1.0)
+
+        def linear(self, x, weight, bias):
+            return x * weight + (0 if bias is None else bias)
+
+        def adjoint(self, s, weight, shape):
+            return s * weight
+
+    layer, x = Scaled(), np.array([[3.0, 0.5]])
+    y = layer.forward(x)
+    for rule in (Epsilon(0), ZPlus(), Gamma(1.0), AlphaBeta()):
+        ours = layer.relprop(y, x, y, rule)
+        assert_allclose(ours, 2 * x * (2 if rule == AlphaBeta() else 1), rtol=1e-10)

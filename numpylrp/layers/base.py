@@ -22,6 +22,8 @@ class Layer:
 
     A layer holds its parameters and nothing else. What a forward pass computed belongs to the
     caller, so that a layer can be run twice, by several threads, and tested without set-up.
+    Parameters are constant, views that can't be written to: for other values build another layer
+    (``dataclasses.replace(layer, weight=...)``), and leave the array that was given as it is.
     Arrays have the batch as their first axis; a *sample shape* is a shape without it.
 
     Attributes
@@ -177,6 +179,8 @@ def parameter(layer: Layer, name: str, ndim: int | Sequence[int], optional: bool
     if not np.isfinite(array).all():
         bad = np.count_nonzero(~np.isfinite(array))
         raise NonFiniteError(f"{who} has {bad} of {array.size} values that are NaN or infinite")
+    array = array.view()
+    array.flags.writeable = False  # what was derived of it would not change with it
     object.__setattr__(layer, name, array)
 
 

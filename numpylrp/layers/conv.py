@@ -13,14 +13,24 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import im2col
+from ..engine import derived
 from ..errors import ShapeError
 from ..im2col import Windows
 from .base import Linear, Shape, parameter, whole
 
 
 def lift(x: np.ndarray) -> np.ndarray:
-    """(N, C, W) as (N, C, 1, W), and weights likewise: a view. Images stay as they are."""
+    """(N, C, W) as (N, C, 1, W): a view. Images stay as they are."""
     return x[:, :, None] if x.ndim == 3 else x
+
+
+def _kernel(weight: np.ndarray) -> np.ndarray:
+    """`lift` for a weight: no view, so that what is derived of it is kept with it."""
+    return derived(weight, _lifted) if weight.ndim == 3 else weight
+
+
+def _lifted(weight: np.ndarray) -> np.ndarray:
+    return lift(weight).copy()
 
 
 def windows(layer: Any, kernel: tuple[int, ...], ceil: bool = False) -> Windows:
@@ -149,12 +159,12 @@ class _Conv(Linear):
 
     def linear_maps(self, x, weight, bias, maps):
         bias = bias[:, None] if bias is not None and bias.ndim == 2 else bias
-        y = self._map(lift(x), lift(weight), bias, maps)
+        y = self._map(lift(x), _kernel(weight), bias, maps)
         return y if self.rank == 2 else y[..., 0, :]
 
     def adjoint(self, s, weight, shape):
         size = spatial(self, shape)
-        c = im2col.convolve_adjoint(lift(s), lift(weight), self.windows, size, self.groups, pairs=True)
+        c = im2col.convolve_adjoint(lift(s), _kernel(weight), self.windows, size, self.groups, pairs=True)
         return c if self.rank == 2 else c[:, :, 0]
 
 

@@ -116,7 +116,9 @@ class AsTorch(nn.Module):
     def _fill(self, made: nn.Module, **arrays: Any) -> nn.Module:
         for name, array in arrays.items():
             if array is not None:
-                value = torch.from_numpy(np.ascontiguousarray(array)).to(self.dtype)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of an array that can't be written to
+                    value = torch.from_numpy(np.ascontiguousarray(array)).to(self.dtype)
                 setattr(made, name, nn.Parameter(value) if name in ("weight", "bias") else value)
         return made
 
