@@ -31,7 +31,8 @@ from .explain import Explanation, explain
 from .files import whole
 from .layers import Linear, Threshold, ZeroPadding
 from .network import Network, table
-from .rules import AlphaBeta, Pass, Rule, divide
+from .rules import AlphaBeta, Pass, Rule
+from .sharing import divide
 
 SHARES = ("bias", "epsilon", "dropped", "rule", "padding")
 """Where relevance can go besides to the inputs."""

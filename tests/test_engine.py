@@ -18,9 +18,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from strategies import convolutions, linear_layers, numbers, sample, seeds
 from test_layers import plain_convolution
 
-from numpylrp import engine, explain, im2col
+from numpylrp import engine, explain, im2col, windows
 from numpylrp.layers import Conv2D, MaxPool2D
-from numpylrp.rules import AlphaBeta, Epsilon, Gamma, divide, stabilize
+from numpylrp.rules import AlphaBeta, Epsilon, Gamma, Rule
+from numpylrp.sharing import divide, stabilize
+from numpylrp.windows import Windows
 
 walks = importlib.import_module("numpylrp.explain")  # the function has the module's name
 
@@ -37,7 +39,7 @@ class Setting:
             (im2col, "PIECE_BYTES", piece),
             (engine, "THREADS", threads),
             (engine, "RUN", few),
-            (im2col, "PLANES", few),
+            (windows, "PLANES", few),
             (im2col, "COLUMNS", few),
             (im2col, "SMALL", few),
             (im2col, "THREAD_WORK", few),
@@ -67,7 +69,7 @@ def test_columns_of_the_kernel_may_lie_apart(width, apart, pads):
     rng = np.random.default_rng(width)
     x, weight = numbers(rng, 3, 8, 7, 13), numbers(rng, 2, 8, 2, width)
     for stride, piece in itertools.product((1, 2), (500, 2**21)):  # a row, or all images in one piece
-        g = im2col.Windows((2, width), (stride, 1), (3, apart), pads)
+        g = Windows((2, width), (stride, 1), (3, apart), pads)
         expected = plain_convolution(x, weight, None, g.stride, pads, g.dilation, 1)
         offset = numbers(rng, *expected.shape[1:])
         with Setting(piece, 2), pytest.MonkeyPatch.context() as patch:
@@ -91,7 +93,7 @@ def test_columns_of_the_kernel_may_lie_apart(width, apart, pads):
 def test_large_convolutions_of_any_padding(pads):
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((8, 64, 21, 42)), rng.standard_normal((8, 64, 3, 3))
-    y = im2col.convolve(x, weight, im2col.Windows((3, 3), padding=pads))
+    y = im2col.convolve(x, weight, Windows((3, 3), padding=pads))
     assert weight.size * y[:, 0].size >= im2col.APART
     padded = np.pad(x, ((0, 0), (0, 0), *pads))
     seen = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
@@ -164,7 +166,7 @@ def test_pieces_may_see_nothing_but_padding(padding):
     x, w = np.ones((2, 2, 1, 3)), np.arange(1.0, 5).reshape(2, 2, 1, 1)
     for weight in (w, np.ones((2, 2, 2, 1)), w[:, :1]):
         groups = 2 // weight.shape[1]
-        g = im2col.Windows(weight.shape[2:], padding=padding)
+        g = Windows(weight.shape[2:], padding=padding)
         expected = plain_convolution(x, weight, None, (1, 1), padding, (1, 1), groups)
         with Setting(1, 1):
             assert_allclose(im2col.convolve(x, weight, g, groups), expected, rtol=1e-10)
@@ -174,7 +176,7 @@ def test_the_way_back_to_few_channels_is_cut_by_rows():
     rng = np.random.default_rng(0)
     for stride, dilation, padding in (((1, 1), (1, 1), 1), ((2, 3), (1, 2), 2), ((3, 1), (2, 1), 0)):
         weight, pads = rng.standard_normal((13, 3, 3, 2)), ((padding, padding),) * 2
-        g = im2col.Windows((3, 2), stride, dilation, pads)
+        g = Windows((3, 2), stride, dilation, pads)
         x = rng.standard_normal((2, 3, 61, 9))
         s = rng.standard_normal((2, 13, *g.output_size(x.shape[2:])))
         image = np.stack(
@@ -199,7 +201,7 @@ def test_matrix_products_are_cut(seed, outputs, lead):
 @given(seed=seeds, shape=st.tuples(*[st.integers(1, 9)] * 2), pad=st.integers(0, 2))
 def test_rows_in_pairs_equal_rows_alone(seed, shape, pad):
     rng = np.random.default_rng(seed)
-    g = im2col.Windows((3, 3), padding=((pad, pad), (pad, pad)))
+    g = Windows((3, 3), padding=((pad, pad), (pad, pad)))
     size = tuple(n + 2 for n in shape)
     weight = numbers(rng, 17, 18, 3, 3)
     s = numbers(rng, 2, 17, *g.output_size(size))
@@ -253,6 +255,22 @@ def test_pooling_is_spread_without_a_difference(pool):
     with Setting(1, 3):
         assert_array_equal(pool.forward(x), y)
         assert_array_equal(pool.relprop(R, x, y), expected)
+
+
+@pytest.mark.parametrize("kind", [Epsilon, Gamma, Rule])
+def test_a_stabilizer_of_ones_own_sees_all_of_z(kind):
+    class Own(kind):
+        def stabilized(self, z):
+            return z + 2 * abs(z).max((1, 2, 3), keepdims=True)
+
+    R, z = np.random.default_rng(0).standard_normal((2, 2, 3, 4, 5))
+    with Setting(1, 2):
+        assert_allclose(Own().divided(R, z), R / (z + 2 * abs(z).max((1, 2, 3), keepdims=True)), rtol=1e-12)
+        relative = Epsilon(0.5, relative=True).divided(R, z)
+        plain = kind().divided(R, z)
+    size = np.sqrt((z * z).mean((1, 2, 3), keepdims=True))
+    assert_allclose(relative, R / (z + 0.5 * size * np.sign(z)), rtol=1e-12)
+    assert_allclose(plain, R / z, rtol=1e-3)
 
 
 def test_blas_has_as_many_threads_as_before():

@@ -14,22 +14,8 @@ from numpylrp import im2col
 from numpylrp.errors import LRPError, ShapeError
 from numpylrp.layers import Add, Average, Conv1D, Conv2D, Dense, Subtract
 from numpylrp.layers.base import Linear
-from numpylrp.rules import (
-    LRP0,
-    AlphaBeta,
-    Epsilon,
-    Flat,
-    Gamma,
-    Part,
-    Pass,
-    Rule,
-    Share,
-    WSquare,
-    ZBox,
-    ZPlus,
-    same,
-    stabilize,
-)
+from numpylrp.rules import LRP0, AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, ZPlus
+from numpylrp.sharing import Part, Share, same, stabilize
 
 RULES = {
     "lrp-0": (LRP0(), twins.epsilon, {}),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import numpylrp
-from numpylrp import rules
+from numpylrp import rules, sharing
 from numpylrp.composite import Composite
 from numpylrp.errors import FileError, LRPError
 from numpylrp.layers import Conv2D, Dense
@@ -230,9 +230,9 @@ def test_the_library_keeps_the_bounds(name, dtype):
 
 
 MISTAKES = {
-    "sign of 0": (rules, "stabilize", lambda z, e: z + e * np.where(z > 0, 1, -1), "dense-zero-outputs"),
-    "no stabilizer": (rules, "stabilize", lambda z, e: z, "dense"),
-    "stabilizer without sign": (rules, "stabilize", lambda z, e: z + e, "dense"),
+    "sign of 0": (sharing, "stabilize", lambda z, e: z + e * np.where(z > 0, 1, -1), "dense-zero-outputs"),
+    "no stabilizer": (sharing, "stabilize", lambda z, e: z, "dense"),
+    "stabilizer without sign": (sharing, "stabilize", lambda z, e: z + e, "dense"),
     "contributions split by weight": (rules, "split", lambda x: (x, None), "conv2d"),
 }
 

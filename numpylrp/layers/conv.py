@@ -15,7 +15,7 @@ import numpy as np
 from .. import im2col
 from ..engine import derived
 from ..errors import ShapeError
-from ..im2col import Windows
+from ..windows import Windows
 from .base import Linear, Shape, parameter, whole
 
 
@@ -182,7 +182,7 @@ class Conv2D(_Conv):
     bias : (O,) array, optional
     stride, dilation : int or (int, int)
     padding : int, (int, int), ((top, bottom), (left, right)), "valid", "same" or "same_lower"
-        See `numpylrp.im2col.Windows`.
+        See `numpylrp.windows.Windows`.
     groups : int
     tap_bias : (O, kh, kw) array, optional
         A bias for each tap, which counts where the tap meets the image and not where it meets the

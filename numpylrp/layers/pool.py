@@ -8,8 +8,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import im2col
 from ..errors import LRPError, ShapeError
+from ..windows import (
+    Windows,
+    window_counts,
+    window_max,
+    window_max_adjoint,
+    window_sum,
+    window_sum_adjoint,
+)
 from .base import Layer, Linear, Shape, parameter, whole
 from .conv import lift, padding_option, spatial, windows
 
@@ -41,7 +48,7 @@ class _Pool(Layer):
                     )
 
     @cached_property
-    def windows(self) -> im2col.Windows:
+    def windows(self) -> Windows:
         return windows(self, self.kernel, self.ceil)
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -81,7 +88,7 @@ class MaxPool2D(_Pool):
     padding : int, (int, int), ((top, bottom), (left, right)), "valid" or "same"
         Padding never wins.
     ceil : bool
-        Round the output size up; see `numpylrp.im2col.Windows`.
+        Round the output size up; see `numpylrp.windows.Windows`.
     sign : (C,) array, optional
         -1 for a channel whose minimum is taken instead (what is left of a batch normalization with
         negative scale), 1 for the others.
@@ -107,11 +114,11 @@ class MaxPool2D(_Pool):
         return super().output_shape(shape)
 
     def forward(self, x):
-        return _signed(self, self._drop(im2col.window_max(lift(_signed(self, x)), self.windows)))
+        return _signed(self, self._drop(window_max(lift(_signed(self, x)), self.windows)))
 
     def relprop(self, R, x, y, rule=None, note=None):
         x, y = lift(_signed(self, x)), lift(_signed(self, y))
-        return self._drop(im2col.window_max_adjoint(lift(R), x, y, self.windows))
+        return self._drop(window_max_adjoint(lift(R), x, y, self.windows))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -141,12 +148,12 @@ class SumPool2D(_Pool, Linear):
 
     def linear(self, x, weight, bias):
         x = lift(x)
-        return self._drop(im2col.window_sum(x, self.windows) * weight.astype(x.dtype, copy=False))
+        return self._drop(window_sum(x, self.windows) * weight.astype(x.dtype, copy=False))
 
     def adjoint(self, s, weight, shape):
         s = lift(s)
         s = s * weight.astype(s.dtype, copy=False)
-        return self._drop(im2col.window_sum_adjoint(s, self.windows, spatial(self, shape)))
+        return self._drop(window_sum_adjoint(s, self.windows, spatial(self, shape)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -177,7 +184,7 @@ class AveragePool2D(SumPool2D):
     count_padding: bool = False
 
     def _counts(self, size):
-        return im2col.window_counts(self.windows, size, self.count_padding)
+        return window_counts(self.windows, size, self.count_padding)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -29,7 +29,8 @@ from ..explain import NORMALIZATION, _logits, prepared
 from ..files import opened, stored_array
 from ..layers.base import Linear
 from ..network import Network, Node, table
-from ..rules import Rule, one
+from ..rules import Rule
+from ..sharing import one
 from . import variants as v
 from .hypotheses import BUGS, LIBRARIES, MERGED, OTHER_RULES, Change, Hypothesis, merged_by_zennit
 

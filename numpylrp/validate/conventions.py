@@ -34,22 +34,8 @@ from ..layers.base import Linear
 from ..layers.pool import AveragePool2D
 from ..network import Network
 from ..network import table as columns
-from ..rules import (
-    LRP0,
-    AbsZ,
-    AlphaBeta,
-    Epsilon,
-    Favour,
-    Flat,
-    Gamma,
-    Pass,
-    Rule,
-    WSquare,
-    ZBox,
-    ZPlus,
-    positive,
-    same,
-)
+from ..rules import LRP0, AbsZ, AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, ZPlus
+from ..sharing import Favour, positive, same
 from .variants import (
     BiasInBoth,
     CentredNorm,

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import im2col
 from ..layers import (
     Affine,
     BatchNorm,
@@ -19,24 +18,9 @@ from ..layers import (
 )
 from ..layers.conv import lift
 from ..layers.pool import _signed
-from ..rules import (
-    AlphaBeta,
-    Flat,
-    Gamma,
-    Part,
-    Rule,
-    Share,
-    WSquare,
-    ZBox,
-    changed,
-    divide,
-    negative,
-    one,
-    positive,
-    same,
-    split,
-    stabilize,
-)
+from ..rules import AlphaBeta, Flat, Gamma, Rule, WSquare, ZBox
+from ..sharing import Part, Share, changed, divide, negative, one, positive, same, split, stabilize
+from ..windows import crop, pad, taps
 
 # ---------------------------------------------------------------- stabilizers
 
@@ -462,13 +446,13 @@ class Ties:
             ).reshape(x.shape)
         g, image, top = self.layer.windows, lift(_signed(self.layer, x)), lift(_signed(self.layer, y))
         pads, out = g.pads(image.shape[2:]), top.shape[2:]
-        hits = [pixels == top for _, _, pixels in im2col.taps(im2col.pad(image, pads, -np.inf), g, out)]
+        hits = [pixels == top for _, _, pixels in taps(pad(image, pads, -np.inf), g, out)]
 
         def back(parts: list[np.ndarray]) -> np.ndarray:
-            whole = im2col.pad(np.zeros_like(image), pads)
-            for (_, _, place), part in zip(im2col.taps(whole, g, out), parts):
+            whole = pad(np.zeros_like(image), pads)
+            for (_, _, place), part in zip(taps(whole, g, out), parts):
                 place += part
-            return im2col.crop(whole, pads).reshape(x.shape)
+            return crop(whole, pads).reshape(x.shape)
 
         return hits, back
 
