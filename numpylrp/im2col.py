@@ -31,7 +31,7 @@ THREAD_WORK = 2**23
 COLUMNS = 384
 """Fewer columns than this leave the processor waiting for the weights."""
 
-PAIRED_CHANNELS = 64
+PAIRED_CHANNELS = 256
 """With fewer channels, computing rows in pairs saves less than it costs."""
 
 APART = 2**23
