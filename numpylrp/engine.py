@@ -100,7 +100,7 @@ class one_blas_thread:
 def _helpers(count: int, process: int) -> SimpleQueue:
     """What so many threads wait for, to call it; a forked process makes its own.
 
-    Not a ThreadPoolExecutor, which takes ten times as long to hand over work.
+    Not a ThreadPoolExecutor: to hand over work takes it longer than small pieces take.
     """
     calls: SimpleQueue[Callable] = SimpleQueue()
 

@@ -80,7 +80,7 @@ def _run(x: np.ndarray, rows: slice, g: Windows, pads: Padding) -> _Run:
 def _strided(a: np.ndarray, shape: tuple[int, ...], *steps: int, start: int = 0) -> np.ndarray:
     """A view with these steps, in values; they may overlap, so it is for reading.
 
-    As numpy.lib.stride_tricks.as_strided, which takes several microseconds.
+    As numpy.lib.stride_tricks.as_strided, which is slow for small pieces.
     """
     return np.ndarray(shape, a.dtype, a, start * a.itemsize, [step * a.itemsize for step in steps])
 

@@ -164,10 +164,10 @@ FEW = 128
 def joined(layer: Any, sums: list[list[Part]]) -> Callable | None:
     """The change that makes of sums over the same inputs one product, whose windows are copied once for all.
 
-    None where inputs differ, or weights can't lie one behind the other.
+    None where there is one product anyway, inputs differ, or weights can't lie one behind the other.
     """
     if len(sums) == len(sums[0]) == 1:
-        return sums[0][0].change
+        return None
     one_input = len({tuple(id(part.x) for part in parts) for parts in sums}) == 1
     if not one_input or getattr(layer, "channels_axis", None) is None:
         return None
@@ -178,9 +178,6 @@ def joined(layer: Any, sums: list[list[Part]]) -> Callable | None:
 
 def summed(layer: Any, weight: np.ndarray, sums: list[list[Part]]) -> list[np.ndarray]:
     """Step 1, sums of parts."""
-    if len(sums) == len(sums[0]) == 1:
-        ((part,),) = sums
-        return [layer.linear(part.x, changed(weight, part.change), part.bias)]
     change = joined(layer, sums)
     if change is None:
         plus = partial(mapped, np.add)
@@ -343,9 +340,8 @@ class Rule:
         if note:
             for share, *arrays in zip(shares, z, s):
                 note(**{name + share.mark: array for name, array in zip("zs", arrays)})
-        groups = [slice(None)]
-        if len(shares) > 1 and (note or joined(layer, sums) is None):  # who looks sees each share
-            groups = [slice(n, n + 1) for n in range(len(shares))]
+        apart = note or joined(layer, sums) is None  # who looks at the steps sees each share
+        groups = [slice(n, n + 1) for n in range(len(shares))] if apart else [slice(None)]
         R_x = None
         for some in groups:
             c = sent_back(layer, weight, s[some], sums[some], shape)  # 3. send back
