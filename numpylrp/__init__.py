@@ -5,12 +5,13 @@
 >>> print(numpylrp.explain(network, images))  # doctest: +SKIP
 """
 
-from .audit import Audit, audit
+from .auditing import Audit, audit
 from .composite import Composite
 from .convert import load
 from .convert.native import save
 from .errors import LRPError
-from .explain import Explanation, explain
+from .explanation import Explanation, explain
+from .fast import plain
 from .fusion import fuse
 from .network import Network
 
@@ -26,5 +27,6 @@ __all__ = [
     "explain",
     "fuse",
     "load",
+    "plain",
     "save",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -14,16 +15,17 @@ from typing import Any
 import h5py
 
 from . import __version__, fuse, load, save
-from .audit import audit as account
-from .audit import joined
+from .auditing import audit as account
+from .auditing import joined
 from .composite import PRESETS
 from .errors import FileError, LRPError
-from .explain import NORMALIZATION, flow, prepared
+from .explanation import NORMALIZATION, prepared
 from .files import opened, whole, write_between
 from .inputs import Samples, samples
 from .network import Network
 from .run import CHUNK, run
 from .seed import SEEDS
+from .text import flow_table
 
 HEATMAPS = 100
 """Heatmaps written when not told otherwise."""
@@ -350,7 +352,7 @@ def explain(args: argparse.Namespace) -> None:
         progress=_progress(started),
         **_options(args),
     )
-    audit = f"{len(given)} samples, {args.model}, {args.composite}, mean over samples\n{flow(steps)}\n"
+    audit = f"{len(given)} samples, {args.model}, {args.composite}, mean over samples\n{flow_table(steps)}\n"
     with whole(out / "audit.txt") as beside:
         beside.write_text(audit, encoding="utf-8")
     print(audit)
@@ -488,10 +490,12 @@ def write_vectors(args: argparse.Namespace) -> None:
     cases, size = sum(len(vectors.read(p).cases) for p in paths), sum(p.stat().st_size for p in paths)
     print(f"{args.out}: {len(paths)} files, {cases} cases, {size / 2**20:.1f} MB")
     if args.check:
-        for dtype in ("float64", "float32"):
-            found = [line for path in paths for line in vectors.check(path, dtype)]
+        for fast, dtype in itertools.product((False, True), ("float64", "float32")):
+            found = [line for path in paths for line in vectors.check(path, dtype, fast)]
             worst, part = max(e for *_, e, _ in found), max(e / b for *_, e, b in found)
-            print(f"numpylrp in {dtype}: largest error {worst:.1e}, relative to the array's largest value,")
+            which = "fast path" if fast else "plain path"
+            print(f"numpylrp in {dtype}, {which}: largest error {worst:.1e},")
+            print("  relative to the array's largest value,")
             print(f"  in {len(found)} arrays; at most {part:.0%} of a bound")
 
 

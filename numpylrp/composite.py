@@ -11,8 +11,9 @@ import numpy as np
 
 from .errors import LRPError
 from .layers import KINDS, Affine, BatchNorm, Layer
-from .network import Network, Node, table
+from .network import Network, Node
 from .rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
+from .text import aligned
 
 FAMILIES = ("dense", "conv", "pool", "norm", "activation", "shape", "merge")
 
@@ -78,7 +79,7 @@ class Composite:
         for node in network.nodes:
             what = rules.get(node.name) or f"({node.layer.way_back})"
             rows.append((node.name, type(node.layer).__name__, str(what)))
-        return table(rows)
+        return aligned(rows)
 
 
 def weighted(network: Network) -> list[Node]:

@@ -1,164 +1,72 @@
 """Windows of images as matrices, and back: convolution, and the way back through it.
 
-Pure functions on arrays. Images are channels first, ``(N, C, H, W)``. A convolution looks at
-``kernel`` taps an output unit::
+Pure functions on arrays. Images are channels first, (N, C, *size), with one axis, two or three. A
+convolution gives every output channel o, at every place p of the window, a sum over the C input
+channels and the K taps of the kernel::
 
-    y[n, o, p, q] = sum_{c, i, j} w[o, c, i, j] * xpad[n, c, p*sh + i*dh, q*sw + j*dw]
+    y[n, o, p] = sum_{c, k} w[o, c, k] x[n, c, pixel that tap k meets at p]
 
-Copying the windows of some output units side by side (im2col) makes this sum a matrix product.
-That matrix is ``kh * kw`` times larger than the image, so it is never built whole: the output is
-computed in pieces whose matrix takes at most `PIECE_BYTES`, and memory does not grow with it.
+Copying the windows side by side (im2col) makes this sum a matrix product. That matrix is K times
+larger than the image, so it is built for some rows of one output image at a time: memory stays
+bounded, and what comes out for an image does not depend on the others, to the last bit.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 
-from .engine import derived, each, spread, threads
-from .windows import Padding, Size, Windows, crop, fitted, pad, taps
+from .windows import Size, Windows, crop, pad, taps
 
 PIECE_BYTES = 2**21
-"""Largest im2col matrix of one piece, in bytes: about what stays in a core's cache."""
-
-THREAD_WORK = 2**23
-"""Multiplications from which the product of one image is worth several threads."""
-
-COLUMNS = 384
-"""Fewer columns than this leave the processor waiting for the weights."""
-
-PAIRED_CHANNELS = 256
-"""With fewer channels, computing rows in pairs saves less than it costs."""
-
-APART = 2**23
-"""Multiplications from which kernels are worth being taken apart."""
-
-FEW_OUTPUTS = 16
-"""Outputs for which a column is as expensive to copy in short pieces as to multiply; half as many, as to
-copy it several times.
-"""
-
-SMALL = 128
-"""Images with fewer pixels lie side by side in one matrix product."""
+"""Size of the largest im2col matrix that is built (but for a single row that is larger)."""
 
 
-class _Run(NamedTuple):
-    """Images side by side in memory, one run of `values` (C, ...) a channel.
+def im2col(x: np.ndarray, g: Windows, out: Size) -> np.ndarray:
+    """The windows of one padded image (C, *size) as columns, (C * K, P), P = prod(out).
 
-    Image n begins at n * image, its rows are `wide` apart. Behind rows and images lie gaps of zeros
-    that are padding to both neighbours, so that windows may reach over the end of a row: shifted by a
-    tap, the windows of all pixels of an image are again one run.
+    Examples
+    --------
+    >>> im2col(np.array([[1.0, 2.0, 3.0]]), Windows((2,)), (2,))
+    array([[1., 2.],
+           [2., 3.]])
     """
-
-    values: np.ndarray
-    images: int
-    image: int
-    wide: int
+    return np.stack(list(taps(x, g, out)), axis=1).reshape(-1, prod(out))
 
 
-def _run(x: np.ndarray, rows: slice, g: Windows, pads: Padding) -> _Run:
-    """What these rows of the output see of images x (N, C, H, W), from the first tap of the first."""
-    n, c, height, width = x.shape
-    (top, _), (left, right) = pads
-    first = rows.start * g.stride[0] - top
-    last = (rows.stop - 1) * g.stride[0] + g.dilation[0] * (g.kernel[0] - 1) + 1 - top
-    low, high = (min(max(0, row), height) for row in (first, last))
-    above = min(last - first, max(0, -first))
-    below = last - first - above - (high - low)
-    tall, wide = high - low + max(above, below), width + max(left, right)
-    start = left + above * wide
-    values = np.zeros((c, start + n * tall * wide), x.dtype)
-    body = values[:, start:].reshape(c, n, tall, wide)
-    body[:, :, : high - low, :width] = x[:, :, low:high].swapaxes(0, 1)
-    return _Run(values, n, tall * wide, wide)
+def col2im(columns: np.ndarray, g: Windows, out: Size, image: np.ndarray) -> None:
+    """The transposed map of `im2col`: add every column to the pixels of its window, in place."""
+    columns = columns.reshape(len(image), prod(g.kernel), *out)
+    for k, pixels in enumerate(taps(image, g, out)):
+        pixels += columns[:, k]
 
 
-def _strided(a: np.ndarray, shape: tuple[int, ...], *steps: int, start: int = 0) -> np.ndarray:
-    """A view with these steps, in values; they may overlap, so it is for reading.
-
-    As numpy.lib.stride_tricks.as_strided, which is slow for small pieces.
-    """
-    return np.ndarray(shape, a.dtype, a, start * a.itemsize, [step * a.itemsize for step in steps])
-
-
-def _columns(run: _Run, g: Windows, out: Size, outputs: int, tail: int = 0) -> tuple[np.ndarray, int]:
-    """im2col: the windows of `out` output rows and columns, copied, (C * kh * kw, N * pixels + tail).
-
-    A row of the output takes as many pixels as the number returned beside it: with those between its
-    end and the next row's beginning where to copy them too is faster, for a product of few `outputs`.
-    Behind them all is a tail of zeros.
-    """
-    rows, cols = out
-    size = run.values.shape[1]
-    shape, steps = (len(run.values), *g.kernel, run.images), (size, g.dilation[0] * run.wide, g.dilation[1])
-    wide, pixels, along = cols, (rows, cols), (g.stride[0] * run.wide, g.stride[1])
-    if g.stride == (1, 1) and 0 <= outputs * (run.wide - cols) <= FEW_OUTPUTS * cols:
-        wide, pixels, along = run.wide, ((rows - 1) * run.wide + cols,), (1,)
-    length = run.images * prod(pixels)
-    columns = np.empty((prod(shape[:3]), length + tail), run.values.dtype)
-    columns[:, length:] = 0
-    windows = columns[:, :length].reshape(*shape, *pixels)
-    windows[...] = _strided(run.values, windows.shape, *steps, run.image, *along)
-    return columns, wide
+def _pieces(g: Windows, channels: int, out: Size, itemsize: int) -> Iterator[tuple[slice, slice, Size]]:
+    """Rows of the output, the padded rows of the input that they see, and the size of this part."""
+    row = channels * prod(g.kernel) * prod(out[1:]) * itemsize
+    step = max(1, PIECE_BYTES // row)
+    for first in range(0, out[0], step):
+        last = min(first + step, out[0])
+        seen = slice(first * g.stride[0], (last - 1) * g.stride[0] + g.dilation[0] * (g.kernel[0] - 1) + 1)
+        yield slice(first, last), seen, (last - first, *out[1:])
 
 
-def _pixels(product: np.ndarray, images: int, out: Size, wide: int, tail: int = 0, at: int = 0) -> np.ndarray:
-    """Products of `_columns`, (O, ...), as images, (N, O, rows, columns), from place `at` on: a view."""
-    o, length = product.shape
-    return _strided(product, (images, o, *out), (length - tail) // images, length, wide, 1, start=at)
-
-
-def _pieces(
-    images: int, out: Size, column_bytes: int, work: int, step: int = 1
-) -> Iterator[tuple[slice, slice]]:
-    """Cut a batch's output into (images, rows) whose columns take about `PIECE_BYTES`, in steps of rows.
-
-    `work` are the multiplications for a whole image. Large images are cut by rows, but not into fewer
-    than `COLUMNS`, unless for the threads; small ones are taken several at a time.
-    """
-    columns = max(COLUMNS, PIECE_BYTES // max(1, column_bytes))
-    cuts = -(-out[0] // max(1, columns // out[1]))
-    if images == 1 and work > THREAD_WORK:
-        cuts = -(-cuts // threads()) * threads()
-    rows = -(-out[0] // cuts)
-    rows = -(-rows // step) * step
-    together = PIECE_BYTES // (column_bytes * out[0] * out[1])
-    together = max(1, min(together, -(-images // threads())))
-    for n in range(0, images, together):
-        for r in range(0, out[0], rows):
-            yield slice(n, min(n + together, images)), slice(r, min(r + rows, out[0]))
-
-
-def convolve(
-    x: np.ndarray,
-    weight: np.ndarray,
-    g: Windows,
-    groups: int = 1,
-    bias: np.ndarray | None = None,
-    maps: int = 0,
-) -> np.ndarray:
+def convolve(x: np.ndarray, weight: np.ndarray, g: Windows, groups: int = 1) -> np.ndarray:
     """Cross-correlation, which deep learning calls convolution, with zero padding.
 
     Parameters
     ----------
-    x : (N, C, H, W) array
-    weight : (O, C / groups, kh, kw) array
+    x : (N, C, *size) array
+    weight : (O, C / groups, *kernel) array
     g : Windows
     groups : int
         Input and output channels are cut into this many groups, each seeing only its own.
-    bias : (O,) or (O, Ho, Wo) array, optional
-        Added to every image.
-    maps : int, optional
-        The weight is that of so many convolutions, one behind the other, whose outputs are to lie apart;
-        for one group.
 
     Returns
     -------
-    (N, O, Ho, Wo) array, or with maps (maps, N, O / maps, Ho, Wo)
+    (N, O, *out) array
 
     Examples
     --------
@@ -167,182 +75,33 @@ def convolve(
     array([[[[ 8., 12.],
              [20., 24.]]]])
     """
-    n, c, *size = x.shape
-    count, o = max(maps, 1), weight.shape[0]
-    (ho, wo), pads = fitted(g, tuple(size))
-    y = np.empty((count, n, o // count, ho, wo), np.result_type(x, weight))
-    apart = _apart(weight, g, groups, pads, n, (ho, wo))
-    w = derived(weight, _kernel_columns) if apart else weight.reshape(groups, o // groups, -1)
-    if bias is not None:
-        bias = bias.reshape(count, o // count, *(bias.shape[1:] or (1, 1)))
-    if g.kernel == (1, 1) and groups == 1:
-        x = pad(x, pads)[:, :, :: g.stride[0], :: g.stride[1]].reshape(n, c, ho * wo)
-        for k, into in enumerate(y):
-            _matmul(w[0].reshape(count, -1, c)[k], x, into.reshape(n, -1, ho * wo))
-            plus(into, None if bias is None else bias[k])
-        return y if maps else y[0]
-
-    def piece(images: slice, rows: slice, part: slice) -> None:
-        kernels = w[part]
-        inputs, outputs = (slice(part.start * k // groups, part.stop * k // groups) for k in (c, o))
-        into = y[:, images, outputs, rows].swapaxes(0, 1)  # several maps have one group: all outputs
-        here = into.shape[3:]
-        run = _run(x[images, inputs], rows, g, pads)
-        if apart:
-            terms = _by_columns(run, kernels, g, here)
-        else:
-            columns, wide = _columns(run, g, here, o // groups)
-            product = np.matmul(kernels, columns.reshape(len(kernels), w.shape[2], -1))
-            terms = [_pixels(product.reshape(-1, columns.shape[1]), run.images, here, wide)]
-        terms = [term.reshape(into.shape) for term in terms]
-        if bias is not None:
-            terms.append(bias[:, outputs, rows] if bias.shape[2] > 1 else bias[:, outputs])
-        if len(terms) == 1:
-            into[...] = terms[0]
-        else:
-            np.add(*terms[:2], out=into)
-        for term in terms[2:]:
-            into += term
-
-    bytes_each = w.shape[2] * x.itemsize
-    together = max(1, min(groups, PIECE_BYTES // (2 * bytes_each * ho * wo)))
-    work = together * weight[0].size * (o // groups) * ho * wo
-    pieces = list(_pieces(n, (ho, wo), together * bytes_each, work))
-    each(piece, ((*at, slice(k, k + together)) for k in range(0, groups, together) for at in pieces))
-    return y if maps else y[0]
-
-
-def _apart(weight: np.ndarray, g: Windows, groups: int, pads: Padding, images: int, out: Size) -> bool:
-    """Whether `_by_columns` can do it and is faster.
-
-    It copies kh values a channel instead of kh * kw, but calculates, for kw * O outputs, also with what
-    lies between the rows of the output.
-    """
-    (o, c), (kh, kw) = weight.shape[:2], g.kernel
-    fits = groups == 1 and kw > 1 and g.stride[1] == 1 and o * kw <= c * kh
-    between = g.dilation[1] * (kw - 1) - min(pads[1])
-    few = 0 <= 2 * o * between <= FEW_OUTPUTS * out[1]
-    return fits and few and weight.size * images * prod(out) >= APART
-
-
-def _kernel_columns(weight: np.ndarray) -> np.ndarray:
-    """The columns of kernels one behind the other, (1, kw * O, C * kh)."""
-    return np.ascontiguousarray(weight.transpose(3, 0, 1, 2)).reshape(1, -1, weight[0, ..., 0].size)
-
-
-def _by_columns(run: _Run, kernel: np.ndarray, g: Windows, out: Size) -> list[np.ndarray]:
-    """A convolution as the sum of those with each column of the kernel: what is left to add up.
-
-    One product computes all of these for all pixels; those that belong together lie apart by as much as
-    the columns do. So the rows of windows are copied, not their columns. What lies behind the end of a
-    row is the padding of the next one, or the tail: zeros.
-    """
-    kw, step = g.kernel[1], g.dilation[1]
-    down, reach = Windows((g.kernel[0], 1), (g.stride[0], 1), (g.dilation[0], 1)), step * (kw - 1)
-    columns, wide = _columns(run, down, (out[0], run.wide), 0, reach)
-    length = columns.shape[1]
-    products = np.matmul(kernel[0], columns).reshape(kw, -1, length)
-    first = products[0, :, : length - reach]
-    for k in range(1, kw - 1):
-        first += products[k, :, k * step : k * step + length - reach]
-    return [_pixels(products[k], run.images, out, wide, reach, k * step) for k in (0, kw - 1)]
-
-
-def _can_pair(weight: np.ndarray, g: Windows, groups: int) -> bool:
-    """Whether `_in_pairs` can do it, is worth it, and nobody counts on the sign of a sum."""
-    tall = g.kernel[0] == 3 and g.stride[0] == g.dilation[0] == 1
-    worth = groups == 1 and min(weight.shape[:2]) >= PAIRED_CHANNELS
-    return tall and worth and derived(weight, _both_signs)
-
-
-def _both_signs(weight: np.ndarray) -> bool:
-    """Whether the weights to each input channel are of both signs."""
-    across = (0, 2, 3)
-    return bool((weight.min(across) < 0).all() and (weight.max(across) > 0).all())
-
-
-def _paired(weight: np.ndarray) -> np.ndarray:
-    """The turned kernels of `weight` as `_in_pairs` takes them, (4, C, O * kw)."""
-    top, middle, bottom = _turned(weight, 1).transpose(2, 0, 1, 3)
-    ends = (top + bottom) / 2
-    kernels = np.stack([top, ends + middle / 2, ends - middle / 2, bottom])
-    return kernels.reshape(4, weight.shape[1], -1)
-
-
-def _in_pairs(x: np.ndarray, kernels: np.ndarray, g: Windows) -> np.ndarray:
-    """`convolve` for kernels of height 3, two rows from four products instead of six (Winograd).
-
-    Of four rows a, b, c, d of the image and three u, v, w of the kernel, the two rows of output are
-
-        a u + b v + c w = p + q + r          p = (a - c) u          q = (b + c) (u + v + w) / 2
-        b u + c v + d w = q - r - t          t = (b - d) w          r = (c - b) (u - v + w) / 2
-
-    What sees zeros only is still exactly zero, but the rounding error of a row is that of the larger
-    of the two. So this is not for sums of one sign, which are to keep it, nor for the way forward,
-    where equal windows are to give equal values: a maximum has to know which of them is the first.
-    """
-    n, c, *size = x.shape
-    o, (ho, wo), pads = kernels.shape[1], g.output_size(size), g.pads(size)
-    across = Windows((1, g.kernel[1]), (1, 1), (1, g.dilation[1]))
-    y = np.empty((n, o, ho, wo), np.result_type(x, kernels))
-
-    def piece(images: slice, rows: slice) -> None:
-        into = y[images, :, rows]
-        height = into.shape[2]
-        pairs = -(-height // 2)
-        run = _run(x[images], slice(rows.start, rows.start + 2 * pairs), g, pads)
-        wide, size = run.wide, pairs * run.wide
-        shape, steps = (c, run.images, pairs, wide), (run.values.shape[1], run.image, 2 * wide, 1)
-        a, b, c_, d = (_strided(run.values, shape, *steps, start=i * wide) for i in range(4))
-        length = run.images * size
-        rows4 = np.empty((4, c, length + g.kernel[1] * g.dilation[1]), x.dtype)
-        rows4[:, :, length:] = 0
-        split = rows4[:, :, :length].reshape(4, c, run.images, pairs, wide)
-        np.subtract(a, c_, out=split[0])
-        np.add(b, c_, out=split[1])
-        np.subtract(c_, b, out=split[2])
-        np.subtract(b, d, out=split[3])
-        run = _Run(rows4.reshape(4 * c, -1), run.images, size, wide)
-        columns, wide = _columns(run, across, (pairs, wo), o)
-        product = np.matmul(kernels, columns.reshape(4, kernels.shape[2], -1))
-        p, q, r, t = (_pixels(one, run.images, (pairs, wo), wide) for one in product)
-        even, odd = into[:, :, ::2], into[:, :, 1::2]
-        np.add(p, q, out=even)
-        even += r
-        half = height // 2
-        np.subtract(q[:, :, :half], r[:, :, :half], out=odd)
-        odd -= t[:, :, :half]
-
-    each(piece, _pieces(n, (ho, wo), 2 * c * g.kernel[1] * x.itemsize, kernels.size * ho * wo, step=2))
-    return y
-
-
-def plus(y: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    """`y` with `bias`, one value or one map a channel, added in place."""
-    if bias is not None:
-        y += bias if bias.ndim == 3 else bias[:, None, None]
+    size, o = x.shape[2:], len(weight)
+    out = g.output_size(size)
+    w = weight.reshape(groups, o // groups, -1)
+    y = np.empty((len(x), o, *out), np.result_type(x, weight))
+    for into, image in zip(y, pad(x, g.pads(size))):
+        for rows, seen, part in _pieces(g, len(image), out, x.itemsize):
+            columns = im2col(image[:, seen], g, part).reshape(groups, w.shape[2], -1)
+            into[:, rows] = (w @ columns).reshape(o, *part)
     return y
 
 
 def convolve_adjoint(
-    s: np.ndarray, weight: np.ndarray, g: Windows, size: Size, groups: int = 1, pairs: bool = False
+    s: np.ndarray, weight: np.ndarray, g: Windows, size: Size, groups: int = 1
 ) -> np.ndarray:
-    """The transposed map of `convolve`: from (N, O, Ho, Wo) back to (N, C, H, W).
+    """The transposed map of `convolve`: from (N, O, *out) back to (N, C, *size).
 
     ``sum(convolve(x, w) * s) == sum(x * convolve_adjoint(s, w))`` for every x and s.
 
     Parameters
     ----------
-    s : (N, O, Ho, Wo) array
-    weight : (O, C / groups, kh, kw) array
+    s : (N, O, *out) array
+    weight : (O, C / groups, *kernel) array
         The weight of `convolve`, not transposed.
     g : Windows
-    size : (H, W)
+    size : tuple of int
         Size of the image to go back to: a stride hides it.
     groups : int
-    pairs : bool
-        Rows may be computed in pairs, with fewer multiplications (see `_in_pairs`), where the weights
-        to each input channel are of both signs.
 
     Examples
     --------
@@ -351,136 +110,11 @@ def convolve_adjoint(
              [2., 4., 2.],
              [1., 2., 1.]]]])
     """
-    n, o, ho, wo = s.shape
-    c = weight.shape[1] * groups
-    dtype = np.result_type(s, weight)
-    pads = g.pads(size)
-    w = weight.reshape(groups, o // groups, -1).transpose(0, 2, 1)
-    if g.kernel == (1, 1) and groups == 1 and g.stride == (1, 1) and not np.any(pads):
-        back = np.empty((n, c, ho * wo), dtype)
-        _matmul(w[0], s.reshape(n, o, ho * wo), back)
-        return back.reshape(n, c, *size)
-    alone = all(1 in steps for steps in zip(g.stride, g.dilation))
-    if alone and ((g.stride == (1, 1) and 4 * c >= o) or c == groups > 1):
-        # Windows are copied, not added up. Not for a few channels: there are O windows to copy.
-        return _gathered(s, weight, g, size, groups, pairs)
-    back = np.zeros((n, groups, c // groups, *(m + sum(p) for m, p in zip(size, pads))), dtype)
-    split = w.reshape(groups, c // groups, weight[0, 0].size, o // groups)
-    span = g.dilation[0] * (g.kernel[0] - 1) + 1
-
-    def piece(images: slice, channels: slice, rows: slice) -> None:
-        # Windows overlap: all that is added to one place is added here, by one thread.
-        own = back[images, :, channels, rows]
-        weights = split[:, channels].reshape(groups, -1, o // groups)
-        first = max(0, (rows.start - span) // g.stride[0] + 1)  # of the windows that meet these rows
-        last = min(ho, (rows.stop - 1) // g.stride[0] + 1)
-        start = first * g.stride[0]
-        whole = own.shape[3] == back.shape[3]
-        into = own if whole else np.zeros((*own.shape[:3], rows.stop - start + span, own.shape[4]), dtype)
-        row_bytes = len(own) * weights[..., 0].size * wo * s.itemsize
-        height = max(1, PIECE_BYTES // row_bytes)
-        for top in range(first, last, height):
-            bottom = min(top + height, last)
-            columns = _product(weights, s[images, :, top:bottom])
-            columns = columns.reshape(*own.shape[:3], *g.kernel, bottom - top, wo)
-            at = top * g.stride[0] - start
-            for i, j, pixels in taps(into[..., at:, :], g, (bottom - top, wo)):
-                pixels += columns[:, :, :, i, j]
-        if not whole:
-            own[...] = into[..., rows.start - start : rows.stop - start, :]
-
-    bytes_each = groups * weight[0, 0].size * s.itemsize
-    work = weight.size * ho * wo
-    each(piece, _back_pieces(n, (ho, wo), c // groups, work, bytes_each, back.shape[3], span))
-    return crop(back.reshape(n, c, *back.shape[3:]), pads)
-
-
-def _product(w: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """`w` (groups, K, O) times the pixels of `s` (N, groups * O, H, W), as (N, groups, K, pixels).
-
-    Small images lie side by side in one matrix product: one with few columns leaves the processor idle.
-    """
-    (groups, _, o), (n, _, *size) = w.shape, s.shape
-    pixels = size[0] * size[1]
-    if n == 1 or pixels >= SMALL:
-        return np.matmul(w, s.reshape(n, groups, o, pixels))
-    columns = s.reshape(n, groups, o, pixels).transpose(1, 2, 0, 3).reshape(groups, o, n * pixels)
-    return np.matmul(w, columns).reshape(groups, -1, n, pixels).transpose(2, 0, 1, 3)
-
-
-def _gathered(
-    s: np.ndarray, weight: np.ndarray, g: Windows, size: Size, groups: int, pairs: bool
-) -> np.ndarray:
-    """`convolve_adjoint` as a convolution with the kernel turned around.
-
-    With a stride as one for each remainder of rows and columns by it, with the taps that reach those.
-    """
-    if g.stride != (1, 1):
-        back = np.zeros((len(s), weight.shape[1] * groups, *size), np.result_type(s, weight))
-    for at in itertools.product(*map(range, g.stride)):
-        kernel = tuple(-(-(k - a) // step) for k, a, step in zip(g.kernel, at, g.stride))  # taps that reach
-        pixels, seen, padding = [], [], []
-        for axis, (m, (before, _)) in enumerate(zip(size, g.pads(size))):
-            reach = g.dilation[axis] * (kernel[axis] - 1)
-            low = -(-(before - at[axis]) // g.stride[axis])  # the first window, from where padding ends
-            pixel = low * g.stride[axis] + at[axis] - before
-            high = low + -(-(m - pixel) // g.stride[axis])
-            pixels.append(slice(pixel, None, g.stride[axis]))
-            seen.append(slice(max(0, low - reach), max(0, high)))
-            padding.append((max(0, reach - low), max(0, high - s.shape[2 + axis])))
-        part = s[:, :, *seen]
-        if min(*part.shape, *kernel) < 1:
-            continue  # no tap, or no window, reaches these
-        around = Windows(kernel, (1, 1), g.dilation, tuple(padding))
-        if pairs and _can_pair(weight, g, groups):
-            return _in_pairs(part, derived(weight, _paired), around)
-        y = convolve(part, derived(weight, _turned, groups, at, g.stride), around, groups)
-        if g.stride == (1, 1):
-            return y
-        back[:, :, *pixels] = y
-    return back
-
-
-def _turned(weight: np.ndarray, groups: int, at: Size = (0, 0), stride: Size = (1, 1)) -> np.ndarray:
-    """The kernels of the way back: turned around, from outputs to inputs; those taps from `at` on."""
-    weight = weight[:, :, at[0] :: stride[0], at[1] :: stride[1]]
-    o, c, kh, kw = weight.shape
-    turned = weight.reshape(groups, o // groups, c, kh, kw).swapaxes(1, 2)[..., ::-1, ::-1]
-    return np.ascontiguousarray(turned).reshape(groups * c, o // groups, kh, kw)
-
-
-def _matmul(w: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
-    """``out[n] = w @ x[n]``, in pieces of images, or of columns where there is one image."""
-    if len(x) > 1:
-        each(lambda rows: np.matmul(w, x[rows], out=out[rows]), spread(len(x), out[0].size))
-    else:
-        each(lambda at: np.matmul(w, x[0, :, at], out=out[0, :, at]), spread(x.shape[2], out.shape[1]))
-
-
-def _back_pieces(
-    images: int, out: Size, channels: int, work: int, bytes_each: int, height: int, span: int
-) -> Iterator[tuple[slice, slice, slice]]:
-    """Cut a way back into (images, channels, rows): enough pieces for the threads, small ones together.
-
-    Rows are cut where there are a few channels only; windows across a cut are computed twice.
-    """
-    pixels = out[0] * out[1]
-    together = max(SMALL // pixels, PIECE_BYTES // (bytes_each * channels * pixels))
-    together = max(1, min(together, -(-images // threads())))
-    size = max(1, min(channels, PIECE_BYTES // max(1, bytes_each * pixels * together)))
-    rows = height
-    if channels <= 8:
-        size = channels
-    if images == 1 and work > THREAD_WORK:
-        if channels <= 8:
-            rows = max(8 * span, -(-height // threads()))
-        else:
-            size = min(size, -(-channels // threads()))
-    for n in range(0, images, together):
-        for c in range(0, channels, size):
-            for r in range(0, height, rows):
-                yield (
-                    slice(n, min(n + together, images)),
-                    slice(c, min(c + size, channels)),
-                    slice(r, min(r + rows, height)),
-                )
+    channels, out, pads = weight.shape[1] * groups, s.shape[2:], g.pads(size)
+    w = weight.reshape(groups, len(weight) // groups, -1).swapaxes(1, 2)
+    back = pad(np.zeros((len(s), channels, *size), np.result_type(s, weight)), pads)
+    for into, image in zip(back, s):
+        for rows, seen, part in _pieces(g, channels, out, s.itemsize):
+            columns = w @ image[:, rows].reshape(groups, w.shape[2], -1)
+            col2im(columns, g, part, into[:, seen])
+    return crop(back, pads)

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .engine import one_blas_thread
-from .errors import LRPError, NonFiniteError, ShapeError
+from .batches import checked_batch
+from .errors import LRPError, NonFiniteError
+from .fast import path_of
+from .fast.threads import one_blas_thread
 from .layers import Layer
 from .layers.base import Shape
+from .text import aligned, shape_text
+from .wiring import Node, float_dtype, input_shapes, nodes_in_order
 
 INPUT = "input"
 """Name of the input of a network that has one."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """A layer with its name and the names of what it reads: inputs of the network or other nodes."""
-
-    name: str
-    layer: Layer
-    inputs: tuple[str, ...]
 
 
 class Network:
@@ -79,13 +73,8 @@ class Network:
         outputs: str | Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        shapes = dict(input_shape) if isinstance(input_shape, Mapping) else {INPUT: input_shape}
-        self.inputs: dict[str, Shape] = {name: _shape(name, s) for name, s in shapes.items()}
-        if not self.inputs:
-            raise LRPError("a network needs an input")
-        nodes = _sorted(_nodes(layers, next(iter(self.inputs))), self.inputs)
-        if not nodes:
-            raise LRPError("a network needs at least one layer")
+        self.inputs: dict[str, Shape] = input_shapes(input_shape, INPUT)
+        nodes = nodes_in_order(layers, self.inputs)
         arrays = [a for n in nodes for a in n.layer.arrays().values()]
         dtype = np.result_type(*arrays) if arrays else np.dtype(np.float64)
         self.dtype: np.dtype = dtype
@@ -99,16 +88,18 @@ class Network:
                 self.shapes[node.name] = node.layer.output_shape(*given)
             except LRPError as error:
                 raise type(error)(f"layer {node.name!r} ({type(node.layer).__name__}): {error}") from None
-        read = {name for node in self.nodes for name in node.inputs}
+        self._readers: dict[str, list[Node]] = {name: [] for name in self.shapes}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                self._readers[name].append(node)
         if outputs is None:
-            outputs = [node.name for node in self.nodes if node.name not in read]
+            outputs = [node.name for node in self.nodes if not self._readers[node.name]]
         self.outputs: tuple[str, ...] = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         for name in self.outputs:
             self[name]
             if self.outputs.count(name) > 1:
                 raise LRPError(f"the output {name!r} is given twice")
         self.metadata: dict[str, Any] = dict(metadata or {})
-        self._last_reader = {name: node.name for node in self.nodes for name in node.inputs}
 
     def __getitem__(self, name: str) -> Layer:
         if name not in self._by_name:
@@ -129,7 +120,7 @@ class Network:
 
     def readers(self, name: str) -> list[Node]:
         """The nodes that read this node or input."""
-        return [node for node in self.nodes if name in node.inputs]
+        return list(self._readers.get(name, ()))
 
     def replace(self, name: str, layer: Layer) -> Network:
         """The same network with another layer under this name."""
@@ -166,58 +157,28 @@ class Network:
         NonFiniteError
             A value that is NaN or infinite.
         """
-        if not isinstance(x, Mapping):
-            if len(self.inputs) > 1:
-                raise LRPError(
-                    f"the network has inputs {', '.join(self.inputs)}: give a mapping of name to array"
-                )
-            x = {next(iter(self.inputs)): x}
-        if set(x) != set(self.inputs):
-            raise LRPError(f"inputs are to be {', '.join(self.inputs)}, not {', '.join(map(str, x))}")
-        batch = {name: self._checked(name, value) for name, value in x.items()}
-        if len({len(value) for value in batch.values()}) > 1:
-            lengths = ", ".join(f"{name} {len(value)}" for name, value in batch.items())
-            raise ShapeError(f"inputs differ in the number of samples: {lengths}")
-        return batch
+        return checked_batch(x, self.inputs, self.dtype)
 
-    def _checked(self, name: str, value: Any) -> np.ndarray:
-        try:
-            array = np.asarray(value)
-            if array.dtype.kind not in "fiub":
-                raise TypeError
-        except (TypeError, ValueError):
-            raise LRPError(f"input {name!r} is to be an array of numbers") from None
-        want = self.inputs[name]
-        text = _text((None, *want)).replace("?", "N", 1)
-        fits = array.ndim == len(want) + 1 and all(w in (None, n) for w, n in zip(want, array.shape[1:]))
-        if not fits:
-            hint = ""
-            if array.ndim == len(want) and all(w in (None, n) for w, n in zip(want, array.shape)):
-                hint = " (one sample: give x[None])"
-            raise ShapeError(f"input {name!r} is to have shape {text}, but it has {_text(array.shape)}{hint}")
-        if len(array) == 0:
-            raise ShapeError(f"input {name!r} is empty: its shape is {_text(array.shape)}")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            bad = np.argwhere(~np.isfinite(array))[0]
-            raise NonFiniteError(
-                f"input {name!r} has a value that is NaN or infinite, first at {tuple(bad.tolist())}"
-            )
-        return array.astype(self.dtype, copy=False)
+    def activations(
+        self, batch: Mapping[str, np.ndarray], forward: Callable | None = None, keep: bool = True
+    ) -> dict[str, np.ndarray]:
+        """All activations by name for a batch that `batch` has checked; only outputs unless `keep`.
 
-    def _run(self, batch: Mapping, keep: bool, forward: Callable | None = None) -> dict[str, np.ndarray]:
+        `forward`, a function of (node, x), may compute what ``node.layer.forward(x)`` would.
+        """
+        forward = path_of({}).forward if forward is None else forward
         values = dict(batch)
         with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
             for node in self.nodes:
-                layer = node.layer
-                x = tuple(values[name] for name in node.inputs) if layer.merges else values[node.inputs[0]]
-                y = layer.forward(x) if forward is None else forward(node, x)
+                x = [values[name] for name in node.inputs]
+                y = forward(node, tuple(x) if node.layer.merges else x[0])
                 values[node.name] = y if y.dtype == self.dtype else y.astype(self.dtype)
                 for name in () if keep else node.inputs:
-                    if self._last_reader[name] == node.name and name not in self.outputs:
+                    if self._readers[name][-1] is node and name not in self.outputs:
                         values.pop(name, None)
         if not all(np.isfinite(values[name]).all() for name in self.outputs):
             if not keep:  # once more, to say where it began
-                return self._run(batch, keep=True)
+                return self.activations(batch, forward)
             for node in self.nodes:
                 if not np.isfinite(values[node.name]).all():
                     raise NonFiniteError(
@@ -230,13 +191,6 @@ class Network:
         """All activations of a forward pass by name, the inputs included."""
         return self.activations(self.batch(x))
 
-    def activations(self, batch: Mapping, forward: Callable | None = None) -> dict[str, np.ndarray]:
-        """`record` for a batch that `batch` has checked.
-
-        `forward`, a function of (node, x), may compute what ``node.layer.forward(x)`` would.
-        """
-        return self._run(batch, keep=True, forward=forward)
-
     def forward(self, x: Any) -> np.ndarray | dict[str, np.ndarray]:
         """The output for a batch `x`; a dict by name where the network has several outputs.
 
@@ -248,7 +202,7 @@ class Network:
         -------
         (N, *output_shape) array of the network's dtype, or a dict of them
         """
-        values = self._run(self.batch(x), keep=False)
+        values = self.activations(self.batch(x), keep=False)
         if len(self.outputs) == 1:
             return values[self.outputs[0]]
         return {name: values[name] for name in self.outputs}
@@ -259,79 +213,16 @@ class Network:
             count = sum(a.size for a in node.layer.arrays().values())
             kind = type(node.layer).__name__
             rows.append(
-                (node.name, kind, ", ".join(node.inputs), _text(self.shapes[node.name]), f"{count or ''}")
+                (
+                    node.name,
+                    kind,
+                    ", ".join(node.inputs),
+                    shape_text(self.shapes[node.name]),
+                    f"{count or ''}",
+                )
             )
-        return table(rows)
+        return aligned(rows)
 
     def __repr__(self) -> str:
-        inputs = ", ".join(f"{name} {_text(shape)}" for name, shape in self.inputs.items())
+        inputs = ", ".join(f"{name} {shape_text(shape)}" for name, shape in self.inputs.items())
         return f"<Network: {inputs} -> {len(self)} layers -> {', '.join(self.outputs)}>"
-
-
-def float_dtype(dtype: Any) -> np.dtype:
-    """`dtype` as float32 or float64, or an error."""
-    try:
-        dtype = np.dtype(dtype)
-    except TypeError:
-        raise LRPError(f"dtype is to be float32 or float64, not {dtype!r}") from None
-    if dtype not in (np.float32, np.float64):
-        raise LRPError(f"dtype is to be float32 or float64, not {dtype}")
-    return dtype
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-
-
-def _text(shape: Shape) -> str:
-    return " x ".join("?" if n is None else str(n) for n in shape) or "scalar"
-
-
-def _shape(name: str, shape: Any) -> Shape:
-    try:
-        shape = tuple(None if n is None else int(n) for n in shape)
-    except (TypeError, ValueError):
-        raise ShapeError(f"the shape of input {name!r} is to be integers (or None), not {shape!r}") from None
-    if any(n is not None and n < 1 for n in shape):
-        raise ShapeError(f"the shape of input {name!r} is to be positive, not {shape}")
-    return shape
-
-
-def _nodes(layers: Iterable[tuple], first: str) -> list[Node]:
-    nodes, before = [], first
-    for entry in layers:
-        if not 2 <= len(entry) <= 3 or not isinstance(entry[0], str) or not isinstance(entry[1], Layer):
-            raise LRPError(
-                f"a layer is to be given as (name, layer) or (name, layer, inputs), not {entry!r:.120}"
-            )
-        name, layer = entry[:2]
-        reads = entry[2] if len(entry) == 3 else (before,)
-        reads = (reads,) if isinstance(reads, str) else tuple(reads)
-        if not layer.merges and len(reads) != 1:
-            raise LRPError(f"layer {name!r} ({type(layer).__name__}) takes one input, not {len(reads)}")
-        nodes.append(Node(name, layer, reads))
-        before = name
-    return nodes
-
-
-def _sorted(nodes: list[Node], inputs: Mapping[str, Shape]) -> list[Node]:
-    """The nodes in an order in which each comes after what it reads; else as they were given."""
-    names = [*inputs, *(node.name for node in nodes)]
-    for name in names:
-        if names.count(name) > 1:
-            raise LRPError(f"the name {name!r} is given twice")
-    for node in nodes:
-        for name in node.inputs:
-            if name not in names:
-                raise LRPError(f"layer {node.name!r} reads {name!r}, which does not exist")
-    done, order, left = set(inputs), [], list(nodes)
-    while left:
-        ready = next((node for node in left if done.issuperset(node.inputs)), None)
-        if ready is None:
-            raise LRPError(f"layers {', '.join(repr(n.name) for n in left)} read each other in a circle")
-        order.append(ready)
-        done.add(ready.name)
-        left.remove(ready)
-    return order

@@ -1,34 +1,214 @@
-"""The rules of the literature, each under its equation.
+"""How relevance is shared: the four steps that all rules have in common, and the rules.
 
-Each says which contributions of inputs to outputs count; the steps that follow are those of `sharing`.
-x+ is max(x, 0) and x- is min(x, 0); bias goes to the denominator, where it absorbs its part.
+A rule says how the relevance R_j of a linear layer's outputs is shared among its inputs. With
+``z_ij = x_i w_ij`` the contribution of input i to output j, all rules are forms of
+
+    R_i = sum_j  z_ij / z_j  R_j,        z_j = sum_i z_ij (+ b_j)
+
+that differ in which contributions count. Every rule says that by the `Share`s it makes, under its
+equation; `Rule.propagate` is the four steps (Montavon et al. 2019, sec. 10.3.2) for all of them. A rule
+knows a layer by ``parameters``, ``linear`` and ``adjoint``, so it is written once for dense layers,
+convolutions, pooling, normalization and sums. x+ is max(x, 0) and x- is min(x, 0).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .engine import mapped
 from .errors import LRPError, ShapeError
-from .sharing import (
-    Favour,
-    Part,
-    Rule,
-    Share,
-    absolute,
-    negative,
-    one,
-    positive,
-    signed_parts,
-    split,
-    square,
-    summed,
-)
+
+# ---------------------------------------------------------------- changes of weights
+
+
+def same(w: np.ndarray) -> np.ndarray:
+    """W"""
+    return w
+
+
+def positive(w: np.ndarray) -> np.ndarray:
+    """w+"""
+    return np.maximum(w, 0)
+
+
+def negative(w: np.ndarray) -> np.ndarray:
+    """w-"""
+    return np.minimum(w, 0)
+
+
+def square(w: np.ndarray) -> np.ndarray:
+    """w^2"""
+    return np.square(w)
+
+
+def one(w: np.ndarray) -> np.ndarray:
+    """1"""
+    return np.ones_like(w)
+
+
+def absolute(w: np.ndarray) -> np.ndarray:
+    """|w|"""
+    return np.abs(w)
+
+
+@dataclass(frozen=True)
+class Favour:
+    """w + gamma w+, or w + gamma w- where `sign` is -1."""
+
+    gamma: float
+    sign: int
+
+    def __call__(self, w: np.ndarray) -> np.ndarray:
+        return w + self.gamma * (positive(w) if self.sign > 0 else negative(w))
+
+
+# ---------------------------------------------------------------- the four steps
+
+
+class Part(NamedTuple):
+    """One product of a share: inputs `x` times ``change(w)``, plus a part of the bias."""
+
+    x: np.ndarray
+    change: Callable = same
+    bias: np.ndarray | None = None
+
+
+class Share(NamedTuple):
+    """Relevance `R` shared out by the contributions of some parts over their sum."""
+
+    R: np.ndarray
+    parts: list[Part]
+    z: np.ndarray | None = None
+    """The sum of the parts where it is already known."""
+    mark: str = ""
+    """What a trace puts after z, s and c."""
+
+
+def stabilize(z: np.ndarray, epsilon: float) -> np.ndarray:
+    """``z + epsilon * sign(z)`` with sign(0) = +1.
+
+    Examples
+    --------
+    >>> stabilize(np.array([2.0, 0.0, -1.0]), 0.5)
+    array([ 2.5,  0.5, -1.5])
+    """
+    return np.where(z < 0, z - epsilon, z + epsilon)
+
+
+def divide(R: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """``R / z``, and 0 where z is 0: that relevance is dropped.
+
+    Examples
+    --------
+    >>> divide(np.array([3.0, 3.0]), np.array([2.0, 0.0]))
+    array([1.5, 0. ])
+    """
+    return np.where(z == 0, 0, R / np.where(z == 0, 1, z))
+
+
+Halves = list[tuple[np.ndarray, int]]
+
+
+def halves(x: np.ndarray) -> Halves:
+    """x+ and x-, each with its sign; x itself where it has one sign, as after a ReLU."""
+    if x.min() >= 0:
+        return [(x, 1)]
+    return [(positive(x), 1), (negative(x), -1)] if x.max() > 0 else [(x, -1)]
+
+
+def signed_parts(x: Halves, along: Callable, against: Callable, bias: np.ndarray | None) -> list[Part]:
+    """The parts ``x+ along(w)``, which the bias joins, and ``x- against(w)``."""
+    parts = [Part(half, along if sign > 0 else against) for half, sign in x]
+    return [parts[0]._replace(bias=bias), *parts[1:]]
+
+
+class Rule:
+    """A rule of LRP for linear layers.
+
+    Subclasses say in `shares` what is shared among what; `propagate` does it.
+
+    Examples
+    --------
+    A rule of one's own, relevance in proportion to ``|x_i w_ij|``:
+
+    >>> class Absolute(Rule):
+    ...     def shares(self, layer, R, x, y):
+    ...         yield Share(R, [Part(abs(x), absolute)])
+    >>> from numpylrp.layers import Dense
+    >>> dense, x = Dense([[1.0, -2.0]]), np.array([[2.0, 3.0]])
+    >>> dense.relprop(np.array([[4.0]]), x, dense.forward(x), Absolute())
+    array([[1., 3.]])
+    """
+
+    epsilon: float = 0.0
+    shown: ClassVar[tuple[str, ...]] = ()
+    """The parameters that are always printed; others where they are not the default."""
+
+    def shares(self, layer: Any, R: np.ndarray, x: np.ndarray, y: np.ndarray) -> Iterator[Share]:
+        """The shares whose sum is the relevance of the input."""
+        raise NotImplementedError
+
+    def stabilized(self, z: np.ndarray) -> np.ndarray:
+        """The denominator for z."""
+        return stabilize(z, self.epsilon)
+
+    def propagate(
+        self, layer: Any, R: np.ndarray, x: np.ndarray, y: np.ndarray, note: Callable | None = None
+    ) -> np.ndarray:
+        """Relevance of the layer's input `x`, given relevance `R` of its output `y`.
+
+        Parameters
+        ----------
+        layer : linear layer
+        R, y : (N, *output) array
+        x : (N, *input) array
+        note : callable, optional
+            Called with the arrays of the four steps by name: z, s, c.
+
+        Returns
+        -------
+        (N, *input) array
+        """
+        weight, _ = layer.parameters(x.shape[1:])
+        R_x = np.zeros_like(x)
+        for share in self.shares(layer, R, x, y):
+            parts = [(part, part.change(weight)) for part in share.parts]
+            z = share.z
+            if z is None:
+                z = sum(layer.linear(part.x, w, part.bias) for part, w in parts)  # 1. forward
+            s = divide(share.R, self.stabilized(z))  # 2. divide
+            c = [layer.adjoint(s, w, x.shape[1:]) for _, w in parts]  # 3. send back
+            for (part, _), sent in zip(parts, c):
+                R_x = R_x + part.x * sent  # 4. weigh by the input
+            if note:
+                names = {f"c{share.mark}" + "'" * k: sent for k, sent in enumerate(c)}
+                note(**{f"z{share.mark}": z, f"s{share.mark}": s}, **names)
+        return R_x
+
+    def __repr__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        def text(value: Any) -> str:
+            if isinstance(value, np.ndarray) and value.ndim:
+                return f"<{'x'.join(map(str, value.shape))}>"
+            if isinstance(value, tuple):
+                return f"<{len(value)}>" if len(value) > 4 else f"({', '.join(map(text, value))})"
+            return f"{value:g}" if isinstance(value, (float, np.ndarray)) else f"{value}"
+
+        parts = [text(getattr(self, name)) for name in self.shown]
+        for f in fields(self) if is_dataclass(self) else ():
+            if f.init and f.name not in self.shown and getattr(self, f.name) != f.default:
+                parts.append(f"{f.name}={text(getattr(self, f.name))}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+# ---------------------------------------------------------------- the rules of the literature
 
 
 def _number(rule: Rule, name: str, least: float = 0.0) -> None:
@@ -71,11 +251,7 @@ class Epsilon(Rule):
         if not self.relative:
             return super().stabilized(z)
         size = np.sqrt(np.mean(np.square(z), axis=tuple(range(1, z.ndim)), keepdims=True))
-        return z + size * np.where(z >= 0, z.dtype.type(self.epsilon), -z.dtype.type(self.epsilon))
-
-    @cached_property
-    def _by_value(self) -> bool:
-        return type(self).stabilized is Epsilon.stabilized and not self.relative
+        return np.where(z < 0, z - self.epsilon * size, z + self.epsilon * size)
 
     def shares(self, layer, R, x, y):
         yield Share(R, [Part(x)], z=y)
@@ -112,31 +288,22 @@ class Gamma(Rule):
     gamma: float = 0.25
     epsilon: float = 0.0
     shown: ClassVar = ("gamma",)
-    kept: ClassVar = 1
 
     def __post_init__(self) -> None:
         _number(self, "gamma")
         _number(self, "epsilon")
 
-    def forward(self, layer, x):
-        if not self.follows(Gamma):
-            return super().forward(layer, x)
-        return self.with_output(layer, x, lambda: [self._parts(layer, x, split(x), 1)])
-
-    def _parts(self, layer: Any, x: np.ndarray, halves: tuple, sign: int) -> list[Part]:
-        """What favours contributions of this sign."""
-        _, bias = layer.parameters(x.shape[1:])
+    def favoured(self, layer: Any, shape: tuple, x: Halves, sign: int) -> list[Part]:
+        """The parts of the share that favours contributions of this sign."""
+        _, bias = layer.parameters(shape)
         along, against = Favour(self.gamma, sign), Favour(self.gamma, -sign)
-        return signed_parts(halves, along, against, None if bias is None else along(bias))
+        return signed_parts(x, along, against, None if bias is None else along(bias))
 
     def shares(self, layer, R, x, y):
-        halves = split(x)
-        below = mapped(lambda R, y, out=None: np.multiply(R, y < 0, out=out), R, y)
-        sides = [(1, R, "+")]
-        if below.any():  # behind a ReLU, units with z < 0 have no relevance
-            sides = [(1, R - below, "+"), (-1, below, "-")]
-        for sign, part_R, mark in sides:
-            yield Share(part_R, self._parts(layer, x, halves, sign), mark=mark)
+        shape, x, below = x.shape[1:], halves(x), R * (y < 0)
+        yield Share(R - below, self.favoured(layer, shape, x, 1), mark="+")
+        if below.any():  # after a ReLU, units with z < 0 have no relevance
+            yield Share(below, self.favoured(layer, shape, x, -1), mark="-")
 
 
 @dataclass(frozen=True, repr=False)
@@ -170,7 +337,6 @@ class AlphaBeta(Rule):
     epsilon: float = 0.0
     bias: bool = True
     shown: ClassVar = ("alpha", "beta")
-    kept: ClassVar = 2
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta", "epsilon"):
@@ -178,40 +344,21 @@ class AlphaBeta(Rule):
         if not np.isclose(self.alpha - self.beta, 1, rtol=0, atol=1e-9):
             raise LRPError(f"AlphaBeta: alpha - beta is to be 1, not {self.alpha} - {self.beta}")
 
-    def _sums(self, layer: Any, x: np.ndarray) -> Iterator[tuple[float, list[Part], str]]:
-        """What is shared out, among what, and its mark."""
+    def sums(self, layer: Any, x: np.ndarray) -> Iterator[tuple[str, float, list[Part]]]:
+        """The sign of each share, its factor, and the parts of its sum z+ or z-."""
         _, bias = layer.parameters(x.shape[1:])
-        bias = bias if self.bias else None
-        halves = split(x)
-        for factor, along, against, mark in (
-            (self.alpha, positive, negative, "+"),
-            (-self.beta, negative, positive, "-"),
+        x = halves(x)
+        for sign, factor, along, against in (
+            ("+", self.alpha, positive, negative),
+            ("-", -self.beta, negative, positive),
         ):
             if factor:
-                part_bias = None if bias is None else along(bias)
-                yield factor, signed_parts(halves, along, against, part_bias), mark
-
-    def forward(self, layer, x):
-        """With alpha and beta the output is the sum of the denominators.
-
-        Its rounding error is then relative to the sum of all |z_ij|, as the bound of any order of summing.
-        """
-        if not self.follows(AlphaBeta):
-            return super().forward(layer, x)
-        weight, bias = layer.parameters(x.shape[1:])
-
-        def sums() -> list[list[Part]]:
-            return [parts for _, parts, _ in self._sums(layer, x)]
-
-        if self.alpha and self.beta and (self.bias or bias is None):
-            z = summed(layer, weight, sums())
-            return mapped(np.add, *z), z
-        return self.with_output(layer, x, sums)
+                b = along(bias) if self.bias and bias is not None else None
+                yield sign, factor, signed_parts(x, along, against, b)
 
     def shares(self, layer, R, x, y):
-        for factor, parts, mark in self._sums(layer, x):
-            part_R = R if factor == 1 else mapped(partial(np.multiply, R.dtype.type(factor)), R)
-            yield Share(part_R, parts, mark=mark)
+        for sign, factor, parts in self.sums(layer, x):
+            yield Share(factor * R, parts, mark=sign)
 
 
 @dataclass(frozen=True, repr=False)
@@ -231,7 +378,6 @@ class ZPlus(AlphaBeta):
     alpha: float = field(default=1.0, init=False)
     beta: float = field(default=0.0, init=False)
     shown: ClassVar = ()
-    kept: ClassVar = 1
 
 
 @dataclass(frozen=True, repr=False)
@@ -368,7 +514,7 @@ class AbsZ(Rule):
 class Pass(Rule):
     """Relevance unchanged, ``R_i = R_i``, for a layer whose input and output have one shape."""
 
-    def propagate(self, layer, R, x, y, note):
+    def propagate(self, layer, R, x, y, note=None):
         if R.shape == x.shape:
             return R
         if layer.merges and R.shape == (len(x), *x.shape[2:]):

@@ -30,7 +30,7 @@ import numpy as np
 
 from . import __version__
 from .errors import FileError, LRPError
-from .explain import Explanation, Step, explain, prepared
+from .explanation import Explanation, Step, explain, prepared
 from .inputs import Samples
 from .network import Network
 

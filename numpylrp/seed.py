@@ -7,6 +7,7 @@ axis of a sample.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -127,8 +128,15 @@ def contrastive(output: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.where(hot == 1, z, -z / (output.shape[1] - 1))
 
 
-def margin(against: Any, class_names: Sequence[str] | None = None) -> Seed:
+@dataclass(frozen=True)
+class margin:
     """The target's logit minus that of another class: ``z_t`` for t, ``-z_a`` for `against`.
+
+    Parameters
+    ----------
+    against : int, str, or a sequence of them, one a sample
+    class_names : sequence of str, optional
+        The labels that may be used.
 
     Examples
     --------
@@ -136,13 +144,14 @@ def margin(against: Any, class_names: Sequence[str] | None = None) -> Seed:
     array([[ 6.,  0., -4.]])
     """
 
-    def seed(output: np.ndarray, target: np.ndarray) -> np.ndarray:
-        other = targets(against, output, class_names)
+    against: Any
+    class_names: Sequence[str] | None = None
+
+    def __call__(self, output: np.ndarray, target: np.ndarray) -> np.ndarray:
+        other = targets(self.against, output, self.class_names)
         if (other == target).any():
             raise LRPError("a margin needs two different classes, but a target is compared with itself")
         return logit(output, target) - logit(output, other)
-
-    return seed
 
 
 SEEDS: dict[str, Seed] = {
@@ -154,6 +163,27 @@ SEEDS: dict[str, Seed] = {
     "clrp2": logit,
 }
 """The seeds by name."""
+
+
+def seed_of(seed: Any, rows: slice, total: int, rank: int) -> Any:
+    """The seed for these of `total` samples; an array with `rank` axes has a row for each sample.
+
+    Raises
+    ------
+    LRPError
+        An array, or the classes of a margin, with rows for another number of samples.
+    """
+    if isinstance(seed, margin):
+        if not (isinstance(seed.against, (list, tuple, np.ndarray)) and np.ndim(seed.against)):
+            return seed
+        if len(seed.against) != total:
+            raise LRPError(f"margin is against {len(seed.against)} classes, but there are {total} samples")
+        return replace(seed, against=seed.against[rows])
+    if isinstance(seed, str) or callable(seed) or np.ndim(seed) < rank or len(seed) == 1:
+        return seed
+    if len(seed) != total:
+        raise ShapeError(f"the seed has {len(seed)} rows, but there are {total} samples")
+    return np.asarray(seed)[rows]
 
 
 def start(seed: Any, output: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .explain import NORMALIZATION, explain
-from .network import Network, table
+from .explanation import NORMALIZATION, explain
+from .network import Network
+from .text import aligned
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Comparison:
             distance, cosine = self.distance(name, "fused").mean(), self.correlation(name, "fused").mean()
             rows.append((name, f"{total:16.6g}", f"{distance:21.1%}", f"{cosine:17.3f}"))
         n = len(self.inputs)
-        return f"{n} sample{'s, mean over samples' if n > 1 else ''}\n{table(rows)}"
+        return f"{n} sample{'s, mean over samples' if n > 1 else ''}\n{aligned(rows)}"
 
     def picture(self, rows: Any = (), title: str = "", path: str | os.PathLike | None = None) -> Any:
         """A sheet with a sample a row and a treatment a column (extra ``plot``)."""

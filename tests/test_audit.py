@@ -11,11 +11,11 @@ from numpy.testing import assert_allclose
 from strategies import linear_layers, numbers, sample, seeds
 
 from numpylrp import Network, explain, save
-from numpylrp.audit import SHARES, audit, joined
+from numpylrp.auditing import SHARES, audit, joined
 from numpylrp.cli import main
 from numpylrp.composite import Composite
 from numpylrp.errors import LRPError
-from numpylrp.explain import prepared
+from numpylrp.explanation import prepared
 from numpylrp.layers import (
     LRN,
     Add,

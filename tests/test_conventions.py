@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 from numpylrp import Network
 from numpylrp.errors import LRPError, UnsupportedError
-from numpylrp.explain import explain
+from numpylrp.explanation import explain
 from numpylrp.layers import (
     Add,
     AveragePool2D,

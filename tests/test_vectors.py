@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import numpylrp
-from numpylrp import rules, sharing
+from numpylrp import rules
 from numpylrp.composite import Composite
 from numpylrp.errors import FileError, LRPError
 from numpylrp.layers import Conv2D, Dense
@@ -217,10 +217,11 @@ def test_fused_batch_normalization_before_a_padded_convolution_by_hand():
 # ---------------------------------------------------------------- bounds
 
 
+@pytest.mark.parametrize("fast", [False, True], ids=["plain", "fast"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", vectors.names())
-def test_the_library_keeps_the_bounds(name, dtype):
-    found = vectors.check(KEPT / f"{name}.h5", dtype)
+def test_the_library_keeps_the_bounds(name, dtype, fast):
+    found = vectors.check(KEPT / f"{name}.h5", dtype, fast)
     assert not [(case, layer, error, bound) for case, layer, error, bound in found if not error <= bound]
     cases = vectors.read(KEPT / f"{name}.h5").cases
     assert {case for case, *_ in found} == {"forward", *cases}
@@ -230,10 +231,10 @@ def test_the_library_keeps_the_bounds(name, dtype):
 
 
 MISTAKES = {
-    "sign of 0": (sharing, "stabilize", lambda z, e: z + e * np.where(z > 0, 1, -1), "dense-zero-outputs"),
-    "no stabilizer": (sharing, "stabilize", lambda z, e: z, "dense"),
-    "stabilizer without sign": (sharing, "stabilize", lambda z, e: z + e, "dense"),
-    "contributions split by weight": (rules, "split", lambda x: (x, None), "conv2d"),
+    "sign of 0": (rules, "stabilize", lambda z, e: z + e * np.where(z > 0, 1, -1), "dense-zero-outputs"),
+    "no stabilizer": (rules, "stabilize", lambda z, e: z, "dense"),
+    "stabilizer without sign": (rules, "stabilize", lambda z, e: z + e, "dense"),
+    "contributions split by weight": (rules, "halves", lambda x: [(x, 1)], "conv2d"),
 }
 
 
@@ -241,7 +242,7 @@ MISTAKES = {
 def test_a_mistake_breaks_a_bound(mistake, monkeypatch):
     where, what, wrong, name = MISTAKES[mistake]
     monkeypatch.setattr(where, what, wrong)
-    found = vectors.check(KEPT / f"{name}.h5", np.float32)
+    found = vectors.check(KEPT / f"{name}.h5", np.float32, fast=False)
     assert any(error > 10 * bound for _, _, error, bound in found)
 
 

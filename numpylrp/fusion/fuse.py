@@ -12,7 +12,8 @@ import numpy as np
 from .. import layers as L
 from ..errors import LRPError
 from ..layers.base import Layer
-from ..network import Network, Node, table
+from ..network import Network, Node
+from ..text import aligned
 from .left import into
 from .pending import NotExact, Pending
 from .right import through
@@ -77,7 +78,7 @@ class Report:
             what = f"{e.identity}: {', '.join(e.into)}" if e.done else f"no: {e.reason}"
             rows.append((e.name, e.position, what, "" if e.difference is None else f"{e.difference:.1e}"))
         gone = sum(e.done for e in self.entries)
-        lines = [table(rows), f"{gone} of {len(self.entries)} normalization layers fused"]
+        lines = [aligned(rows), f"{gone} of {len(self.entries)} normalization layers fused"]
         if self.difference is not None:
             lines.append(f"largest difference of the outputs on probe inputs: {self.difference:.1e}")
         return "\n".join([*lines, *(f"\n{warning}" for warning in self.warnings)])

@@ -22,7 +22,7 @@ from .activation import (
     Threshold,
 )
 from .base import Layer, Linear, Ruled
-from .conv import Conv1D, Conv2D, Conv2DTranspose
+from .conv import Conv, Conv1D, Conv2D, Conv3D
 from .dense import Dense
 from .lrn import LRN
 from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
@@ -31,21 +31,29 @@ from .pool import (
     AdaptiveAveragePool,
     AveragePool1D,
     AveragePool2D,
+    AveragePool3D,
     GlobalAveragePool,
     GlobalMaxPool,
     GlobalSumPool,
     MaxPool1D,
     MaxPool2D,
+    MaxPool3D,
     SumPool1D,
     SumPool2D,
+    SumPool3D,
 )
 from .sample_norm import GroupNorm, InstanceNorm, LayerNorm, RMSNorm, UnitNorm
 from .shape import Dropout, Flatten, Identity, Reshape, Slice, Transpose, UpSampling, ZeroPadding
+from .transposed import Conv2DTranspose
+
+BASES = (Layer, Linear, Ruled, Activation, Conv)
 
 KINDS: dict[str, type[Layer]] = {
     name: kind
     for name, kind in globals().items()
-    if isinstance(kind, type) and issubclass(kind, Layer) and kind not in (Layer, Linear, Ruled, Activation)
+    if isinstance(kind, type)
+    and issubclass(kind, Layer)
+    and kind not in (Layer, Linear, Ruled, Activation, Conv)
 }
 """Every kind of layer by its name, as model files spell it."""
 

@@ -7,13 +7,11 @@ activation is already in the activations that the next layer saw (Bach et al. 20
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
 from scipy import special
 
-from ..engine import mapped
 from ..errors import LRPError, ShapeError
 from .base import Layer, parameter
 
@@ -45,8 +43,8 @@ class ReLU(Activation):
     def forward(self, x):
         if self.negative_slope == 0 and self.threshold == 0:
             if self.max_value is not None:
-                return mapped(lambda x, out=None: np.clip(x, 0, self.max_value, out=out), x)
-            return mapped(partial(np.maximum, x.dtype.type(0)), x)
+                return np.clip(x, 0, self.max_value)
+            return np.maximum(x, 0)
         y = np.where(x >= self.threshold, x, self.negative_slope * (x - self.threshold))
         return y if self.max_value is None else np.minimum(y, self.max_value)
 

@@ -6,14 +6,59 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import NonFiniteError, ShapeError
+from ..errors import LRPError, NonFiniteError, ShapeError
 
 Shape = tuple[int | None, ...]
 """Shape of one sample, without the batch axis; None where a size is free."""
+
+Note = Callable[..., None] | None
+"""What a trace hands to `relprop`, to be called with arrays by name."""
+
+
+def _output_of(layer: Layer, x: Any) -> tuple[int | None, ...]:
+    """The shape of the layer's output for this input, or a ShapeError."""
+    arrays = x if layer.merges else (x,)
+    if layer.merges and not isinstance(x, (tuple, list)):
+        raise ShapeError(f"{type(layer).__name__}: takes a tuple of arrays, not {type(x).__name__}")
+    if not all(isinstance(a, np.ndarray) and a.ndim for a in arrays):
+        given = ", ".join(type(a).__name__ for a in arrays)
+        raise ShapeError(f"{type(layer).__name__}: takes arrays with the batch as first axis, not {given}")
+    try:
+        return (len(arrays[0]), *layer.output_shape(*(a.shape[1:] for a in arrays)))
+    except LRPError as error:
+        raise type(error)(f"{type(layer).__name__}: {error}") from None
+
+
+def _checked_forward(forward: Callable) -> Callable:
+    @wraps(forward)
+    def checked(self: Layer, x: Any) -> np.ndarray:
+        _output_of(self, x)
+        return forward(self, x)
+
+    return checked
+
+
+def _checked_relprop(relprop: Callable) -> Callable:
+    @wraps(relprop)
+    def checked(
+        self: Layer, R: np.ndarray, x: Any, y: np.ndarray, rule: Any = None, note: Note = None
+    ) -> Any:
+        shape = _output_of(self, x)
+        for name, array in (("R", R), ("y", y)):
+            needed = name == "R" or self.takes_rule or array is not None
+            if needed and np.shape(array) != shape:
+                kind, given = type(self).__name__, np.shape(array)
+                raise ShapeError(f"{kind}: {name} is to have shape {shape} for this input, not {given}")
+        if self.takes_rule and rule is None:
+            raise LRPError(f"{type(self).__name__}: relevance goes through it by a rule; give one")
+        return relprop(self, R, x, y, rule, note)
+
+    return checked
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,9 +67,12 @@ class Layer:
 
     A layer holds its parameters and nothing else. What a forward pass computed belongs to the
     caller, so that a layer can be run twice, by several threads, and tested without set-up.
-    Parameters are constant, views that can't be written to: for other values build another layer
-    (``dataclasses.replace(layer, weight=...)``), and leave the array that was given as it is.
+    Parameters are constant: copies of the arrays that were given, which can't be written to. For
+    other values build another layer (``dataclasses.replace(layer, weight=...)``).
     Arrays have the batch as their first axis; a *sample shape* is a shape without it.
+
+    `forward` and `relprop` of every class, also a user's own, first check the shapes that they are
+    given against `output_shape`, and raise ShapeError where they don't fit.
 
     Attributes
     ----------
@@ -41,20 +89,36 @@ class Layer:
     way_back: ClassVar[str] = "unchanged"
     merges: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, check in (("forward", _checked_forward), ("relprop", _checked_relprop)):
+            if name in vars(cls):
+                setattr(cls, name, check(vars(cls)[name]))
+
     def output_shape(self, shape: Shape) -> Shape:
         """Sample shape of the output for this sample shape of the input."""
         return shape
 
-    def forward(self, x: np.ndarray) -> np.ndarray:
+    def forward(self, x: Any) -> np.ndarray:
         """The layer's output, batch first."""
         raise NotImplementedError
 
-    def relprop(
-        self, R: np.ndarray, x: np.ndarray, y: np.ndarray, rule: Any = None, note: Callable | None = None
-    ) -> np.ndarray:
+    @_checked_relprop
+    def relprop(self, R: np.ndarray, x: Any, y: np.ndarray, rule: Any = None, note: Note = None) -> Any:
         """Relevance of the input `x`, given relevance `R` of the output `y`.
 
-        `note` is called with the arrays that the rule computes on the way, by name.
+        Parameters
+        ----------
+        R, y : (N, *output) array
+        x : (N, *input) array, or a tuple of them where the layer merges
+        rule : Rule, optional
+            Needed where the layer takes one.
+        note : callable, optional
+            Called with the arrays that the rule computes on the way, by name.
+
+        Returns
+        -------
+        (N, *input) array, or a tuple of them
         """
         return R
 
@@ -90,11 +154,9 @@ class Ruled(Layer):
         """The linear map that rules see at this input: its primitives, its input and its output."""
         return self, x, y
 
-    def relprop(self, R, x, y, rule, note=None, z=None):
-        """As `Layer.relprop`; `z` are denominators that are known, see `Rule.forward`."""
+    def relprop(self, R, x, y, rule=None, note=None):
         linear, x, y = self.linearized(x, y)
-        known = {} if z is None else {"z": z}
-        return rule.propagate(linear, R, x, y, note, **known)
+        return rule.propagate(linear, R, x, y, note)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -104,15 +166,7 @@ class Linear(Ruled):
     Every rule is written in three primitives, once for all linear layers: `linear`, the map with
     the weights that it is given instead of its own; `adjoint`, the transposed map; and
     `as_matrix`, the same map as an explicit matrix, slow, for tests and for teaching.
-
-    Attributes
-    ----------
-    channels_axis : int or None
-        The axis of inputs and outputs that grows where weights are concatenated: along their second
-        axis for inputs, along their first (with biases) for outputs; None where they can't be.
     """
-
-    channels_axis: ClassVar[int | None] = None
 
     def parameters(self, shape: Shape) -> tuple[np.ndarray, np.ndarray | None]:
         """Weight and bias for an input of this sample shape."""
@@ -121,13 +175,6 @@ class Linear(Ruled):
     def linear(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         """The map with this weight and bias: (N, *input) -> (N, *output)."""
         raise NotImplementedError
-
-    def linear_maps(
-        self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, maps: int
-    ) -> np.ndarray:
-        """`linear` for several weights and biases, one behind the other: (maps, N, *output)."""
-        y = self.linear(x, weight, bias)
-        return np.stack(np.split(y, maps, self.channels_axis))
 
     def adjoint(self, s: np.ndarray, weight: np.ndarray, shape: Shape) -> np.ndarray:
         """Send s back through the transposed map: from the output to (N, *shape).
@@ -179,12 +226,19 @@ def parameter(layer: Layer, name: str, ndim: int | Sequence[int], optional: bool
     if not np.isfinite(array).all():
         bad = np.count_nonzero(~np.isfinite(array))
         raise NonFiniteError(f"{who} has {bad} of {array.size} values that are NaN or infinite")
-    array = array.view()
-    array.flags.writeable = False  # what was derived of it would not change with it
-    object.__setattr__(layer, name, array)
+    object.__setattr__(layer, name, _frozen(array))
 
 
-def whole(layer: Layer, name: str, rank: int, least: int = 1) -> None:
+def _frozen(array: np.ndarray) -> np.ndarray:
+    """A copy that can't be written to (the array itself where it is such a copy already)."""
+    if array.flags.writeable or not isinstance(array.base, np.ndarray) or array.base.flags.writeable:
+        array = array.copy()
+        array.flags.writeable = False
+        array = array[...]  # a view of what can't be written to can't be made writeable
+    return array
+
+
+def integers(layer: Layer, name: str, rank: int, least: int = 1) -> None:
     """Make option `name` a tuple of `rank` integers of at least `least`."""
     value = getattr(layer, name)
     values = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value,) * rank

@@ -1,45 +1,17 @@
-"""Convolutions, in one and two dimensions, and the transposed convolution.
-
-One-dimensional layers are the two-dimensional ones on images of height 1.
-"""
+"""Convolutions in one, two and three dimensions."""
 
 from __future__ import annotations
 
-import weakref
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import im2col
-from ..engine import derived
 from ..errors import ShapeError
-from ..windows import Windows
-from .base import Linear, Shape, parameter, whole
-
-
-def lift(x: np.ndarray) -> np.ndarray:
-    """(N, C, W) as (N, C, 1, W): a view. Images stay as they are."""
-    return x[:, :, None] if x.ndim == 3 else x
-
-
-def _kernel(weight: np.ndarray) -> np.ndarray:
-    """`lift` for a weight: no view, so that what is derived of it is kept with it."""
-    return derived(weight, _lifted) if weight.ndim == 3 else weight
-
-
-def _lifted(weight: np.ndarray) -> np.ndarray:
-    return lift(weight).copy()
-
-
-def windows(layer: Any, kernel: tuple[int, ...], ceil: bool = False) -> Windows:
-    """The layer's windows in two dimensions."""
-    stride, dilation, padding = layer.stride, getattr(layer, "dilation", (1, 1)), layer.padding
-    if layer.rank == 1:
-        kernel, stride, dilation = (1, *kernel), (1, *stride), (1, dilation[0])
-        padding = padding if isinstance(padding, str) else ((0, 0), *padding)
-    return Windows(tuple(kernel), stride, dilation, padding, ceil)
+from ..im2col import convolve, convolve_adjoint
+from ..windows import AXES, Windows
+from .base import Linear, Shape, integers, parameter
 
 
 def padding_option(layer: Any) -> None:
@@ -63,23 +35,26 @@ def padding_option(layer: Any) -> None:
     object.__setattr__(layer, "padding", value)
 
 
-def spatial(layer: Any, shape: Shape, channels: int | None = None) -> tuple:
-    """Check a sample shape (C, *spatial) and return its spatial part lifted to two dimensions."""
-    axes = "(channels, height, width)" if layer.rank == 2 else "(channels, width)"
+def spatial(layer: Any, shape: Shape, channels: int | None = None) -> Shape:
+    """The part of a sample shape (C, *size) after the channels, checked."""
+    axes = f"(channels, {', '.join(AXES[layer.rank])})"
     if len(shape) != layer.rank + 1:
         raise ShapeError(f"takes samples of shape {axes}, but the input has shape {shape}")
     if channels is not None and shape[0] != channels:
         raise ShapeError(f"takes {channels} channels, but the input has shape {shape}, read as {axes}")
-    return shape[1:] if layer.rank == 2 else (1, *shape[1:])
+    return shape[1:]
 
 
-_bias_maps: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-"""Bias maps of layers with a tap_bias, for each sample shape: constants, computed once."""
+def plus(y: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """``y + bias`` for one value a channel, or one a channel and position."""
+    if bias is None:
+        return y
+    return y + (bias if bias.ndim > 1 else bias.reshape(-1, *(1,) * (y.ndim - 2)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class _Conv(Linear):
-    """What convolutions of one and two dimensions share."""
+class Conv(Linear):
+    """A convolution in `rank` dimensions; see `Conv2D`."""
 
     weight: np.ndarray
     bias: np.ndarray | None = None
@@ -96,8 +71,8 @@ class _Conv(Linear):
     def __post_init__(self) -> None:
         parameter(self, "weight", self.rank + 2)
         parameter(self, "bias", 1, optional=True)
-        whole(self, "stride", self.rank)
-        whole(self, "dilation", self.rank)
+        integers(self, "stride", self.rank)
+        integers(self, "dilation", self.rank)
         padding_option(self)
         name, outputs = type(self).__name__, self.channels[1]
         if not isinstance(self.groups, (int, np.integer)) or self.groups < 1:
@@ -120,56 +95,47 @@ class _Conv(Linear):
                 f"not {self.tap_bias.shape}"
             )
 
-    def parameters(self, shape):
-        if self.tap_bias is None:
-            return self.weight, self.bias
-        maps = _bias_maps.setdefault(self, {})
-        if shape not in maps:
-            image = np.zeros((1, 1, *shape[1:]), self.weight.dtype)
-            border = self.border or ((0, 0),) * self.rank
-            image[(..., *(slice(a, n - b) for n, (a, b) in zip(shape[1:], border)))] = 1
-            # the same windows, on one channel of ones
-            kernel = self.tap_bias[None] if isinstance(self, Conv2DTranspose) else self.tap_bias[:, None]
-            taps = replace(self, weight=kernel, bias=self.bias, groups=1, tap_bias=None, border=None)
-            maps[shape] = taps.forward(image)[0]
-        return self.weight, maps[shape]
-
     @property
     def channels(self) -> tuple[int, int]:
         """Input and output channels."""
         return self.weight.shape[1] * self.groups, self.weight.shape[0]
 
-    @property
-    def channels_axis(self) -> int | None:
-        return 1 if self.groups == 1 else None
-
     @cached_property
     def windows(self) -> Windows:
-        return windows(self, self.weight.shape[2:])
+        """Where the kernel is laid on an image."""
+        return Windows(self.weight.shape[2:], self.stride, self.dilation, self.padding)
 
     def output_shape(self, shape: Shape) -> Shape:
-        size = self.windows.output_size(spatial(self, shape, self.channels[0]))
-        return (self.channels[1], *size[2 - self.rank :])
+        return (self.channels[1], *self.windows.output_size(spatial(self, shape, self.channels[0])))
 
-    def _map(self, x, weight, bias, maps=0):
-        return im2col.convolve(x, weight, self.windows, self.groups, bias, maps)
+    def parameters(self, shape):
+        return self.weight, self.bias if self.tap_bias is None else self.bias_map(shape)
+
+    def bias_map(self, shape: Shape) -> np.ndarray:
+        """The bias of each output unit, with `tap_bias` counted where a tap meets the image."""
+        image = np.zeros((1, 1, *shape[1:]), self.weight.dtype)
+        border = self.border or ((0, 0),) * self.rank
+        image[(..., *(slice(a, n - b) for n, (a, b) in zip(shape[1:], border)))] = 1
+        return plus(self._taps_on(image), self.bias)[0]
+
+    def _taps_on(self, image: np.ndarray) -> np.ndarray:
+        return convolve(image, self.tap_bias[:, None], self.windows)
+
+    def forward(self, x):
+        return self.linear(x, *self.parameters(x.shape[1:]))
+
+    def relprop(self, R, x, y, rule=None, note=None):
+        return rule.propagate(self, R, x, y, note)
 
     def linear(self, x, weight, bias):
-        return self.linear_maps(x, weight, bias, 0)
-
-    def linear_maps(self, x, weight, bias, maps):
-        bias = bias[:, None] if bias is not None and bias.ndim == 2 else bias
-        y = self._map(lift(x), _kernel(weight), bias, maps)
-        return y if self.rank == 2 else y[..., 0, :]
+        return plus(convolve(x, weight, self.windows, self.groups), bias)
 
     def adjoint(self, s, weight, shape):
-        size = spatial(self, shape)
-        c = im2col.convolve_adjoint(lift(s), _kernel(weight), self.windows, size, self.groups, pairs=True)
-        return c if self.rank == 2 else c[:, :, 0]
+        return convolve_adjoint(s, weight, self.windows, shape[1:], self.groups)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Conv2D(_Conv):
+class Conv2D(Conv):
     """Two-dimensional convolution (as in deep learning: the kernel is not turned around).
 
     ``y[o, p, q] = b_o + sum_{c, i, j} w[o, c, i, j] x[c, p*sh + i*dh - top, q*sw + j*dw - left]``,
@@ -201,7 +167,7 @@ class Conv2D(_Conv):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Conv1D(_Conv):
+class Conv1D(Conv):
     """One-dimensional convolution: `Conv2D` on samples (C, W), weight (O, C / groups, k).
 
     Examples
@@ -214,72 +180,13 @@ class Conv1D(_Conv):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Conv2DTranspose(_Conv):
-    """Transposed convolution: the adjoint of `Conv2D`, used to enlarge images.
-
-    Every input pixel adds ``x * w`` to a window of the output; the windows lie as those of a
-    convolution from the output to the input would.
-
-    Parameters
-    ----------
-    weight : (C, O / groups, kh, kw) array
-        The weight of the convolution that leads back, as PyTorch and ONNX write it.
-    bias : (O,) array, optional
-    stride, dilation : int or (int, int)
-    padding : int, (int, int), ((top, bottom), (left, right)), "valid" or "same"
-        Rows and columns cut off the output; "same" gives ``output = input * stride``.
-    groups : int
-    output_padding : int or (int, int)
-        Rows and columns added at the bottom and right of the output (no effect with "same").
+class Conv3D(Conv):
+    """Three-dimensional convolution: `Conv2D` on samples (C, D, H, W), weight (O, C / groups, kd, kh, kw).
 
     Examples
     --------
-    >>> up = Conv2DTranspose(np.ones((1, 1, 2, 2)), stride=2)
-    >>> up.forward(np.array([[[[1.0, 2.0]]]]))
-    array([[[[1., 1., 2., 2.],
-             [1., 1., 2., 2.]]]])
+    >>> Conv3D(np.ones((1, 1, 2, 2, 2))).forward(np.ones((1, 1, 2, 2, 2)))
+    array([[[[[8.]]]]])
     """
 
-    output_padding: Any = 0
-
-    channels_axis: ClassVar[int | None] = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        whole(self, "output_padding", self.rank, least=0)
-        for more, stride in zip(self.output_padding, self.stride):
-            if more >= stride and not isinstance(self.padding, str):
-                raise ShapeError(
-                    f"{type(self).__name__}: output_padding {more} is to be smaller than stride {stride}"
-                )
-
-    @property
-    def channels(self) -> tuple[int, int]:
-        return self.weight.shape[0], self.weight.shape[1] * self.groups
-
-    def output_size(self, size: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Height and width of the output."""
-        out, g = [], self.windows
-        for axis, n in enumerate(size):
-            span = g.dilation[axis] * (g.kernel[axis] - 1) + 1
-            if n is None:
-                out.append(None)
-            elif isinstance(g.padding, str):
-                out.append(n * g.stride[axis])
-            else:
-                extra = self.output_padding[axis] - sum(g.padding[axis])
-                out.append((n - 1) * g.stride[axis] + span + extra)
-                if out[-1] < 1:
-                    raise ShapeError(f"padding {g.padding[axis]} leaves nothing of {n} pixels")
-        return tuple(out)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return (self.channels[1], *self.output_size(spatial(self, shape, self.channels[0])))
-
-    def _map(self, x, weight, bias, maps=0):
-        size = self.output_size(x.shape[2:])
-        y = im2col.convolve_adjoint(x, weight, self.windows, size, self.groups)
-        return im2col.plus(y, bias)
-
-    def adjoint(self, s, weight, shape):
-        return im2col.convolve(s, weight, self.windows, self.groups)
+    rank: ClassVar[int] = 3

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..engine import matmul
 from ..errors import ShapeError
 from .base import Linear, Shape, parameter
 
@@ -31,7 +30,6 @@ class Dense(Linear):
     bias: np.ndarray | None = None
 
     family: ClassVar[str] = "dense"
-    channels_axis: ClassVar[int | None] = -1
 
     def __post_init__(self) -> None:
         parameter(self, "weight", 2)
@@ -50,9 +48,17 @@ class Dense(Linear):
             )
         return (*shape[:-1], self.weight.shape[0])
 
+    def forward(self, x):
+        return self.linear(x, self.weight, self.bias)
+
+    def relprop(self, R, x, y, rule=None, note=None):
+        return rule.propagate(self, R, x, y, note)
+
     def linear(self, x, weight, bias):
-        y = matmul(x, weight.T)
-        return y if bias is None else np.add(y, bias, out=y)
+        # one product for each sample: what comes out for it does not depend on the others, to the last bit
+        y = x.reshape(len(x), -1, x.shape[-1]) @ weight.T
+        y = y.reshape(*x.shape[:-1], len(weight))
+        return y if bias is None else y + bias
 
     def adjoint(self, s, weight, shape):
-        return matmul(s, weight)
+        return (s.reshape(len(s), -1, s.shape[-1]) @ weight).reshape(len(s), *shape)

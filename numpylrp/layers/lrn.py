@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import LRPError, ShapeError
-from .base import Ruled, Shape, whole
+from .base import Ruled, Shape, integers
 
 Offset = tuple[int, ...]
 
@@ -92,7 +92,7 @@ class LRN(Ruled):
     family: ClassVar[str] = "norm"
 
     def __post_init__(self) -> None:
-        whole(self, "size", 1)
+        integers(self, "size", 1)
         object.__setattr__(self, "size", self.size[0])
         if not (self.k >= 0 and self.alpha >= 0 and np.isfinite([self.alpha, self.beta, self.k]).all()):
             raise LRPError(f"LRN: alpha and k are to be at least 0, not {self.alpha}, {self.k}")

@@ -17,8 +17,8 @@ from ..windows import (
     window_sum,
     window_sum_adjoint,
 )
-from .base import Layer, Linear, Shape, parameter, whole
-from .conv import lift, padding_option, spatial, windows
+from .base import Layer, Linear, Shape, integers, parameter
+from .conv import padding_option, spatial
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,10 +34,10 @@ class _Pool(Layer):
     rank: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        whole(self, "kernel", self.rank)
+        integers(self, "kernel", self.rank)
         if self.stride is None:
             object.__setattr__(self, "stride", self.kernel)
-        whole(self, "stride", self.rank)
+        integers(self, "stride", self.rank)
         padding_option(self)
         if not isinstance(self.padding, str):
             for k, pads in zip(self.kernel, self.padding):
@@ -49,13 +49,11 @@ class _Pool(Layer):
 
     @cached_property
     def windows(self) -> Windows:
-        return windows(self, self.kernel, self.ceil)
+        """Where the kernel is laid on an image."""
+        return Windows(self.kernel, self.stride, padding=self.padding, ceil=self.ceil)
 
     def output_shape(self, shape: Shape) -> Shape:
-        return (shape[0], *self.windows.output_size(spatial(self, shape))[2 - self.rank :])
-
-    def _drop(self, y: np.ndarray) -> np.ndarray:
-        return y if self.rank == 2 else y[:, :, 0]
+        return (shape[0], *self.windows.output_size(spatial(self, shape)))
 
 
 def _check_sign(layer: Any) -> None:
@@ -69,7 +67,7 @@ def _fits_sign(layer: Any, shape: Shape) -> None:
         raise ShapeError(f"sign has {len(layer.sign)} values for {shape[0]} channels")
 
 
-def _signed(layer: Any, x: np.ndarray) -> np.ndarray:
+def signed(layer: Any, x: np.ndarray) -> np.ndarray:
     """The input with the channels negated whose minimum is sought."""
     if layer.sign is None:
         return x
@@ -114,11 +112,10 @@ class MaxPool2D(_Pool):
         return super().output_shape(shape)
 
     def forward(self, x):
-        return _signed(self, self._drop(window_max(lift(_signed(self, x)), self.windows)))
+        return signed(self, window_max(signed(self, x), self.windows))
 
     def relprop(self, R, x, y, rule=None, note=None):
-        x, y = lift(_signed(self, x)), lift(_signed(self, y))
-        return self._drop(window_max_adjoint(lift(R), x, y, self.windows))
+        return window_max_adjoint(R, signed(self, x), signed(self, y), self.windows)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,6 +123,13 @@ class MaxPool1D(MaxPool2D):
     """`MaxPool2D` on samples (C, W)."""
 
     rank: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaxPool3D(MaxPool2D):
+    """`MaxPool2D` on samples (C, D, H, W)."""
+
+    rank: ClassVar[int] = 3
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -138,8 +142,8 @@ class SumPool2D(_Pool, Linear):
     array([[[[13.]]]])
     """
 
-    def _counts(self, size: tuple[int, int]) -> np.ndarray:
-        """What each window's sum is divided by, (Ho, Wo)."""
+    def _counts(self, size: tuple[int, ...]) -> np.ndarray:
+        """What each window's sum is divided by, (*out)."""
         return np.ones(self.windows.output_size(size))
 
     def parameters(self, shape):
@@ -147,13 +151,11 @@ class SumPool2D(_Pool, Linear):
         return 1 / self._counts(spatial(self, shape)), None
 
     def linear(self, x, weight, bias):
-        x = lift(x)
-        return self._drop(window_sum(x, self.windows) * weight.astype(x.dtype, copy=False))
+        return window_sum(x, self.windows) * weight.astype(x.dtype, copy=False)
 
     def adjoint(self, s, weight, shape):
-        s = lift(s)
         s = s * weight.astype(s.dtype, copy=False)
-        return self._drop(window_sum_adjoint(s, self.windows, spatial(self, shape)))
+        return window_sum_adjoint(s, self.windows, shape[1:])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -161,6 +163,13 @@ class SumPool1D(SumPool2D):
     """`SumPool2D` on samples (C, W)."""
 
     rank: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SumPool3D(SumPool2D):
+    """`SumPool2D` on samples (C, D, H, W)."""
+
+    rank: ClassVar[int] = 3
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -192,6 +201,13 @@ class AveragePool1D(AveragePool2D):
     """`AveragePool2D` on samples (C, W)."""
 
     rank: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AveragePool3D(AveragePool2D):
+    """`AveragePool2D` on samples (C, D, H, W)."""
+
+    rank: ClassVar[int] = 3
 
 
 def _reduced(layer: Any, shape: Shape) -> Shape:
@@ -235,12 +251,12 @@ class GlobalMaxPool(Layer):
         return _reduced(self, shape)
 
     def forward(self, x):
-        y = _flat(_signed(self, x)).max(-1)
-        return _signed(self, y.reshape(len(x), *_reduced(self, x.shape[1:])))
+        y = _flat(signed(self, x)).max(-1)
+        return signed(self, y.reshape(len(x), *_reduced(self, x.shape[1:])))
 
     def relprop(self, R, x, y, rule=None, note=None):
         back = np.zeros(_flat(x).shape, R.dtype)
-        winner = _flat(_signed(self, x)).argmax(-1)[..., None]
+        winner = _flat(signed(self, x)).argmax(-1)[..., None]
         np.put_along_axis(back, winner, R.reshape(winner.shape), -1)
         return back.reshape(x.shape)
 
@@ -336,10 +352,11 @@ class AdaptiveAveragePool(Linear):
 
     def linear(self, x, weight, bias):
         rows, cols = (a.astype(x.dtype, copy=False) for a in self._seen(x.shape[1:]))
-        y = rows @ lift(x) @ cols.T * weight.astype(x.dtype, copy=False)
+        y = rows @ (x if len(self.size) == 2 else x[:, :, None]) @ cols.T * weight.astype(x.dtype, copy=False)
         return y if len(self.size) == 2 else y[:, :, 0]
 
     def adjoint(self, s, weight, shape):
         rows, cols = (a.astype(s.dtype, copy=False) for a in self._seen(shape))
-        c = rows.T @ (lift(s) * weight.astype(s.dtype, copy=False)) @ cols
+        s = s if len(self.size) == 2 else s[:, :, None]
+        c = rows.T @ (s * weight.astype(s.dtype, copy=False)) @ cols
         return c if len(self.size) == 2 else c[:, :, 0]

@@ -25,12 +25,12 @@ from .. import layers as L
 from .. import seed as seeds
 from ..composite import Composite
 from ..errors import FileError, LRPError
-from ..explain import NORMALIZATION, _logits, prepared
+from ..explanation import NORMALIZATION, prepared, start_of
 from ..files import opened, stored_array
 from ..layers.base import Linear
-from ..network import Network, Node, table
-from ..rules import Rule
-from ..sharing import one
+from ..network import Network, Node
+from ..rules import Rule, one
+from ..text import aligned
 from . import variants as v
 from .hypotheses import BUGS, LIBRARIES, MERGED, OTHER_RULES, Change, Hypothesis, merged_by_zennit
 
@@ -48,10 +48,7 @@ class _World:
         self, network: Network, rules: Mapping[str, Rule], x: Any, target: Any, seed: Any, output: Any
     ):
         self.network, self.rules = network, rules
-        top = network.outputs[0] if output is None else output
-        if top not in network.outputs:
-            raise LRPError(f"there is no output {top!r}; there are {', '.join(network.outputs)}")
-        self.top = _logits(network, top, isinstance(seed, str) or callable(seed))
+        self.top = start_of(network, output, seed)
         self.values = network.record(x)
         logits = self.values[self.top]
         names = network.metadata.get("class_names")
@@ -198,7 +195,7 @@ class Verdict:
 
     def __str__(self) -> str:
         head = ("relevance of", "kind", "sent by", "rule", "max", "L2", "cosine", "verdict")
-        lines = [table([head, *map(_cells, self.rows)])]
+        lines = [aligned([head, *map(_cells, self.rows)])]
         lines += [f"{name}: {text}" for name, text in self.problems.items()]
         if self.missing:
             lines.append(f"not given: {', '.join(self.missing)}")

@@ -33,9 +33,23 @@ from ..layers import (
 from ..layers.base import Linear
 from ..layers.pool import AveragePool2D
 from ..network import Network
-from ..network import table as columns
-from ..rules import LRP0, AbsZ, AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, ZPlus
-from ..sharing import Favour, positive, same
+from ..rules import (
+    LRP0,
+    AbsZ,
+    AlphaBeta,
+    Epsilon,
+    Favour,
+    Flat,
+    Gamma,
+    Pass,
+    Rule,
+    WSquare,
+    ZBox,
+    ZPlus,
+    positive,
+    same,
+)
+from ..text import aligned
 from .variants import (
     BiasInBoth,
     CentredNorm,
@@ -493,4 +507,4 @@ def table(found: Iterable[Deviation] | None = None) -> str:
         notes = convention(library).notes
         note = notes.get(row.split(",")[0], "")
         lines.append((library, row, *(sizes.get(head, "") for head in heads), note))
-    return columns(lines)
+    return aligned(lines)

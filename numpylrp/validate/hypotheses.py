@@ -12,8 +12,7 @@ from .. import layers as L
 from ..errors import LRPError
 from ..layers.base import Linear
 from ..network import Network
-from ..rules import LRP0, AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, ZPlus
-from ..sharing import Favour
+from ..rules import LRP0, AlphaBeta, Epsilon, Favour, Flat, Gamma, Pass, Rule, WSquare, ZBox, ZPlus
 from . import variants as v
 from .conventions import CONVENTIONS, Convention
 

@@ -136,7 +136,7 @@ class AsTorch(nn.Module):
 def _conv(own: AsTorch, layer: Any, shape: tuple) -> list[nn.Module]:
     if layer.tap_bias is not None:
         raise UnsupportedError("a bias for each tap is not translated to PyTorch")
-    pads = layer.windows.pads(shape[1:] if layer.rank == 2 else (1, *shape[1:]))[2 - layer.rank :]
+    pads = layer.windows.pads(shape[1:])
     plain = all(a == b for a, b in pads)
     into, out = layer.channels
     made = (nn.Conv2d if layer.rank == 2 else nn.Conv1d)(
@@ -191,8 +191,7 @@ def _pool(kinds: tuple) -> Callable:
     def build(own: AsTorch, layer: Any, shape: tuple) -> list[nn.Module]:
         if layer.ceil:
             raise UnsupportedError("pooling that rounds up is not translated to PyTorch")
-        size = shape[1:] if layer.rank == 2 else (1, *shape[1:])
-        pads = layer.windows.pads(size)[2 - layer.rank :]
+        pads = layer.windows.pads(shape[1:])
         options: dict[str, Any] = {}
         if isinstance(layer, L.AveragePool2D):
             options["count_include_pad"] = layer.count_padding

@@ -16,10 +16,24 @@ from ..layers import (
     Maximum,
     MaxPool2D,
 )
-from ..layers.conv import lift
-from ..layers.pool import _signed
-from ..rules import AlphaBeta, Flat, Gamma, Rule, WSquare, ZBox
-from ..sharing import Part, Share, changed, divide, negative, one, positive, same, split, stabilize
+from ..layers.pool import signed
+from ..rules import (
+    AlphaBeta,
+    Flat,
+    Gamma,
+    Part,
+    Rule,
+    Share,
+    WSquare,
+    ZBox,
+    divide,
+    halves,
+    negative,
+    one,
+    positive,
+    same,
+    stabilize,
+)
 from ..windows import crop, pad, taps
 
 # ---------------------------------------------------------------- stabilizers
@@ -48,9 +62,6 @@ class Variant(Rule):
     def stabilized(self, z):
         return self.rule.stabilized(z)
 
-    def divided(self, R, z):
-        return self.rule.divided(R, z)
-
 
 @dataclass(frozen=True, repr=False)
 class Stabilized(Variant):
@@ -69,9 +80,6 @@ class Stabilized(Variant):
 
     def stabilized(self, z):
         return STABILIZERS[self.how](z, self.epsilon)
-
-    def divided(self, R, z):
-        return divide(R, self.stabilized(z))
 
 
 # ---------------------------------------------------------------- other layers, other parameters
@@ -92,8 +100,6 @@ class _Without:
 
 class _Turned(_Without):
     """A layer whose adjoint takes other weights than its forward pass."""
-
-    channels_axis = None
 
     def __init__(self, layer: Any, turn: Callable) -> None:
         self.layer, self.turn = layer, turn
@@ -128,7 +134,7 @@ class BiasShared(Variant):
         shape = x.shape[1:]
         weight, bias = layer.parameters(shape)
         count = layer.linear(np.ones_like(x[:1]), one(weight), None)
-        s, extra = self.divided(R, y), 0 if bias is None else y - layer.linear(x, weight, None)
+        s, extra = divide(R, self.stabilized(y)), 0 if bias is None else y - layer.linear(x, weight, None)
         if self.with_stabilizer:
             extra = extra + self.stabilized(y) - y
         equal = layer.adjoint(divide(s * extra, count), one(weight), shape)
@@ -175,11 +181,11 @@ class NotWeighed(Variant):
         shape, total = x.shape[1:], 0
         weight, _ = layer.parameters(shape)
         for share in self.rule.shares(layer, R, x, y):
-            weights = [changed(weight, part.change) for part in share.parts]
+            weights = [part.change(weight) for part in share.parts]
             z = share.z
             if z is None:
                 z = sum(layer.linear(part.x, w, part.bias) for part, w in zip(share.parts, weights))
-            s = self.rule.divided(share.R, z)
+            s = divide(share.R, self.rule.stabilized(z))
             total = total + sum(layer.adjoint(s, w, shape) for w in weights)
         return np.broadcast_to(total, x.shape).copy()
 
@@ -256,7 +262,7 @@ class GammaPositive(Gamma):
     """The gamma rule with the positive form for every z: ``(z_ij + gamma z_ij+) / (sum_i ... ) R_j``."""
 
     def shares(self, layer, R, x, y):
-        yield Share(R, self._parts(layer, x, split(x), 1))
+        yield Share(R, self.favoured(layer, x.shape[1:], halves(x), 1))
 
 
 @dataclass(frozen=True, repr=False)
@@ -439,18 +445,18 @@ class Ties:
         if isinstance(self.layer, Maximum):
             return [branch == y for branch in x], tuple
         if isinstance(self.layer, GlobalMaxPool):
-            flat = _signed(self.layer, x).reshape(*x.shape[:2], -1)
+            flat = signed(self.layer, x).reshape(*x.shape[:2], -1)
             top = flat.max(-1)
             return [value == top for value in np.moveaxis(flat, -1, 0)], lambda parts: np.stack(
                 [p.reshape(top.shape) for p in parts], -1
             ).reshape(x.shape)
-        g, image, top = self.layer.windows, lift(_signed(self.layer, x)), lift(_signed(self.layer, y))
+        g, image, top = self.layer.windows, signed(self.layer, x), signed(self.layer, y)
         pads, out = g.pads(image.shape[2:]), top.shape[2:]
-        hits = [pixels == top for _, _, pixels in taps(pad(image, pads, -np.inf), g, out)]
+        hits = [pixels == top for pixels in taps(pad(image, pads, -np.inf), g, out)]
 
         def back(parts: list[np.ndarray]) -> np.ndarray:
             whole = pad(np.zeros_like(image), pads)
-            for (_, _, place), part in zip(taps(whole, g, out), parts):
+            for place, part in zip(taps(whole, g, out), parts):
                 place += part
             return crop(whole, pads).reshape(x.shape)
 

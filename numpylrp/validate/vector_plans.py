@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import layers as L
 from ..composite import Composite, weighted
-from ..explain import prepared
+from ..explanation import prepared
 from ..network import Network
 from ..rules import LRP0, AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
 

@@ -10,6 +10,7 @@ the bounds.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -26,7 +27,8 @@ from .. import rules as kinds
 from ..composite import Composite
 from ..convert import native
 from ..errors import FileError, LRPError
-from ..explain import explain
+from ..explanation import explain
+from ..fast import plain
 from ..files import opened, stored_array
 from ..network import Network
 from ..rules import Rule
@@ -392,7 +394,7 @@ def _json(group: h5py.Group, name: str, path: Any) -> dict:
 
 
 def check(
-    vectors: Vectors | str | os.PathLike, dtype: Any = np.float64
+    vectors: Vectors | str | os.PathLike, dtype: Any = np.float64, fast: bool = True
 ) -> list[tuple[str, str, float, float]]:
     """What this library makes of the vectors.
 
@@ -401,6 +403,8 @@ def check(
     vectors : Vectors or path
     dtype : dtype
         float64 or float32.
+    fast : bool
+        As in `numpylrp.explain`.
 
     Returns
     -------
@@ -416,22 +420,24 @@ def check(
     """
     vectors = vectors if isinstance(vectors, Vectors) else read(vectors)
     network, kind = vectors.network.astype(dtype), np.dtype(dtype).name
-    values = network.record(vectors.x)
+    with contextlib.nullcontext() if fast else plain():
+        values = network.record(vectors.x)
     found = [
         ("forward", name, _error(values[name], y), vectors.y_bounds[kind]) for name, y in vectors.y.items()
     ]
     for name, case in vectors.cases.items():
         # by functions: a name may have characters that a composite reads as wildcards
         entries = [(_named(layer), rule) for layer, rule in case.rules.items()]
+        ours: dict[str, np.ndarray] = {}
         done = explain(
             network,
             vectors.x,
             composite=Composite(entries),
             normalization=case.normalization,
             seed=case.seed,
-            trace=True,
+            watch=lambda node, rule, x, y, R, R_x: ours.update({node.name: R}),  # noqa: B023
+            fast=fast,
         )
-        ours = {layer: step.arrays["R"] for layer, step in done.steps.items() if step.arrays}
         ours |= done.relevance if isinstance(done.relevance, dict) else {"input": done.relevance}
         bound = case.bounds[kind]
         found += [

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from models import MODELS, RANGE
 
 from numpylrp import explain, fuse
-from numpylrp.explain import sample_shapes
+from numpylrp.explanation import sample_shapes
 from numpylrp.files import write_between
 from numpylrp.layers import Conv2D, Dense
 

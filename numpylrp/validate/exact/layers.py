@@ -461,8 +461,8 @@ def _merge(layer: Any, *shapes: Shape) -> tuple[Any, Shape]:
 
 KINDS: dict[str, Callable[..., tuple[Any, Shape]]] = {
     "Dense": _dense,
-    **dict.fromkeys(("Conv1D", "Conv2D", "Conv2DTranspose"), _conv),
-    **{f"{kind}Pool{rank}D": _pool for kind in ("Max", "Sum", "Average") for rank in (1, 2)},
+    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose"), _conv),
+    **{f"{kind}Pool{rank}D": _pool for kind in ("Max", "Sum", "Average") for rank in (1, 2, 3)},
     **dict.fromkeys(("GlobalMaxPool", "GlobalSumPool", "GlobalAveragePool"), _global),
     **dict.fromkeys(("BatchNorm", "Affine"), _diagonal),
     "AdaptiveAveragePool": _adaptive,

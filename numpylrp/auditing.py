@@ -27,12 +27,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .explain import Explanation, explain
+from .explanation import Explanation, explain
 from .files import whole
 from .layers import Linear, Threshold, ZeroPadding
-from .network import Network, table
-from .rules import AlphaBeta, Pass, Rule
-from .sharing import divide
+from .network import Network
+from .rules import AlphaBeta, Pass, Rule, divide
+from .text import aligned
 
 SHARES = ("bias", "epsilon", "dropped", "rule", "padding")
 """Where relevance can go besides to the inputs."""
@@ -144,7 +144,7 @@ class Audit:
             rows += [(f"  to {name}", "", "", "", of(part)) for name, part in row.branches.items()]
         arrived = of(sum(self.inputs.values()))
         rows.append(("in all", "", "", of(self.seed), arrived, *(of(self.total(name)) for name in shown)))
-        return table([(*row, *("",) * (len(rows[0]) - len(row))) for row in rows])
+        return aligned([(*row, *("",) * (len(rows[0]) - len(row))) for row in rows])
 
     def causes(self) -> list[str]:
         """What happened, in words, from the output back; of all samples together."""

@@ -1,0 +1,364 @@
+"""The walk forward and back through a network, and what comes of it: an Explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import seed as seeds
+from .batches import batch_size as choose_size
+from .batches import in_batches, rows_of, stacked
+from .clrp import contrast
+from .composite import Composite
+from .composite import composite as find_composite
+from .errors import LRPError, NonFiniteError
+from .fast import path_of
+from .fast.plans import each_walk, needed, settled
+from .fast.threads import each, one_blas_thread
+from .fusion import fused_once
+from .layers import Sigmoid, Softmax, Transpose
+from .network import Network
+from .rules import AbsZ, Pass, Rule
+from .text import flow_table
+from .wiring import Node
+
+NORMALIZATION = {
+    "fused": (),
+    "linear": (),
+    "identity": (("BatchNorm", Pass()),),
+    "abs-z": (("BatchNorm", AbsZ()),),
+}
+"""How batch normalization can be treated: entries of a composite; "fused" also changes the network."""
+
+
+@dataclass
+class Step:
+    """What one layer did with relevance.
+
+    Attributes
+    ----------
+    name, kind, rule : str
+        The layer, its kind, and its rule or what it does instead.
+    shape : tuple
+        Sample shape of the layer's output.
+    received, sent : (N,) array
+        Sums of the relevance of its output and of what it gave to its inputs.
+    arrays : dict
+        With ``trace``: x, y, R, R_x and what the rule calculated (z, s, c; followed by a mark where
+        a rule makes several shares, ``z+``, and by a prime where a share has several products, ``c'``).
+    """
+
+    name: str
+    kind: str
+    rule: str
+    shape: tuple[int, ...]
+    received: np.ndarray
+    sent: np.ndarray
+    arrays: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.arrays:
+            known = ", ".join(self.arrays) or "nothing: explain it with trace=True"
+            raise LRPError(f"layer {self.name!r} has no {name!r} in its trace; it has {known}")
+        return self.arrays[name]
+
+
+@dataclass
+class Explanation:
+    """Relevance of the input, and where it came from.
+
+    Attributes
+    ----------
+    relevance : (N, *input) array, or dict of them by input name
+        With several classes, one more axis in front: (classes, N, *input).
+    output : (N, *output) array
+        What was explained: the logits.
+    target : (N,) int array
+        The class explained of each sample; (classes, N) with several classes.
+    seed : array
+        The relevance that the walk started from.
+    steps : dict of Step
+        One for each input and layer, by name, in the order of the forward pass.
+    """
+
+    relevance: Any
+    output: np.ndarray
+    target: np.ndarray
+    seed: np.ndarray
+    steps: dict[str, Step]
+    class_names: list[str] | None = None
+
+    @property
+    def prediction(self) -> np.ndarray:
+        """The class with the largest output, of each sample."""
+        return seeds.targets(None, self.output)
+
+    def __getitem__(self, name: str) -> Step:
+        if name not in self.steps:
+            known = ", ".join(self.steps)
+            raise LRPError(f"there is no layer {name!r} in this explanation; there are {known}")
+        return self.steps[name]
+
+    def label(self, target: int) -> str:
+        """The name of a class."""
+        return self.class_names[target] if self.class_names else str(target)
+
+    def table(self, sample: int | None = None) -> str:
+        """Each layer's relevance, from the output back, for one sample or as the mean of all.
+
+        "share lost" is the part of the relevance it received that a layer did not send on: absorbed by
+        a bias or by epsilon, or dropped; a negative part was created.
+        """
+        return flow_table(self.steps, sample)
+
+    def __str__(self) -> str:
+        n = self.target.shape[-1]
+        labels = sorted({self.label(t) for t in self.target.ravel().tolist()})
+        what = f"class {', '.join(labels)}" if len(labels) < 6 else f"{len(labels)} classes"
+        head = f"{n} sample{'s' * (n > 1)}, {what}{'; mean over samples' * (n > 1)}"
+        return f"{head}\n{self.table()}"
+
+    __repr__ = __str__
+
+
+def explain(
+    network: Network,
+    x: Any,
+    target: Any = None,
+    *,
+    classes: Iterable[Any] | None = None,
+    composite: Any = "epsilon-plus",
+    normalization: str = "fused",
+    seed: Any = "logit",
+    output: str | None = None,
+    trace: bool | Iterable[str] = False,
+    batch_size: int | None = None,
+    watch: Callable | None = None,
+    fast: bool = True,
+    **options: Any,
+) -> Explanation:
+    """Explain what `network` says of the samples `x`.
+
+    Parameters
+    ----------
+    network : Network
+    x : (N, *input_shape) array, or mapping of input name to array
+    target : None, int, str, or a sequence of N of them
+        The class to explain: by default the one with the largest output; an index or a label for
+        all samples, or one for each.
+    classes : sequence of int or str, optional
+        Several classes of every sample at once, from one forward pass, instead of `target`.
+    composite : str, Rule or Composite
+        Which layer gets which rule: a name in `numpylrp.composite.PRESETS`, one rule for all, or
+        your own.
+    normalization : str
+        What becomes of batch normalization: "fused" with the linear layers beside it (where that can
+        be done exactly; the steps are then those of the fused network), "linear" (a linear layer
+        of its own, under the composite's rule), "identity" (relevance passes unchanged) or "abs-z"
+        (the |z|-rule of Hui and Binder 2019). See `numpylrp.fuse`.
+    seed : str, array, or function of (output, target)
+        The relevance to start from: "logit", "one-hot", "all", "softmax-gradient", "clrp1",
+        "clrp2", an array of the output's shape (or of one sample of it, for all), or a function such
+        as ``numpylrp.seed.margin(3)``. For "clrp1" and "clrp2" the relevance of the input is the
+        positive part of the difference between the target and its dual (Gu et al. 2018); the steps
+        of "clrp2" are the target's.
+    output : str, optional
+        The output to explain, of a network with several; by default the first. A softmax or
+        sigmoid at the end is left out: the walk starts from the logits.
+    trace : bool or names of layers
+        Keep the arrays of every step of these layers, for all or those named; calculated as the
+        definition is written (``fast=False``).
+    batch_size : int, optional
+        Samples at a time; by default as many as `numpylrp.batches.MEMORY` allows.
+    watch : function of (node, rule, x, y, R, R_x), optional
+        Called for every layer on the way back, batch by batch: its rule (or None), input, output,
+        the relevance that it received and what it sent (tuples where it merges).
+    fast : bool
+        False: every layer and rule as its definition is written, bit for bit the same for every
+        batch size and number of threads; `numpylrp.fast` says what can differ otherwise.
+    **options
+        What the composite's preset leaves open: ``low`` and ``high``, the bounds of the input for the
+        z^B rule (by default the model's input_range), ``gamma``, ``epsilon``.
+
+    Returns
+    -------
+    Explanation
+
+    Raises
+    ------
+    LRPError
+        Inputs, targets, seeds or rules that are not valid; NaN, with the layer it first appears in.
+
+    Examples
+    --------
+    >>> from numpylrp.layers import Dense, ReLU
+    >>> net = Network(
+    ...     [
+    ...         ("fc1", Dense([[1.0, 1.0], [1.0, -1.0]])),
+    ...         ("relu", ReLU()),
+    ...         ("fc2", Dense([[2.0, 0.0], [1.0, 1.0]], [1.0, 0.0])),
+    ...     ],
+    ...     input_shape=(2,),
+    ... )
+    >>> print(explain(net, [[1.0, 2.0]], composite="epsilon"))
+    1 sample, class 0
+    layer  kind   rule            output    relevance  share lost
+    fc2    Dense  Epsilon(1e-06)  2                 7      14.29%
+    relu   ReLU   (unchanged)     2                 6          0
+    fc1    Dense  Epsilon(1e-06)  2                 6       0.00%
+    input  Input                  2                 6
+    """
+    network, rules = settled(prepared, network, composite, normalization, options)
+    batch = network.batch(x)
+    total = len(next(iter(batch.values())))
+    top = start_of(network, output, seed)
+    walk = Walk(network, rules, top, seed, _traced(trace, network), watch, fast)
+    rank = 1 + len(network.shapes[top])
+
+    def part(rows: slice) -> Explanation:
+        some = {name: value[rows] for name, value in batch.items()}
+        return walk(some, rows_of(target, rows, total), classes, seeds.seed_of(seed, rows, total, rank))
+
+    size = total if walk.traced else choose_size(batch_size, total, needed(network, batch, rules))
+    with one_blas_thread():
+        if walk.fast and watch is None:  # who watches sees the batches in order
+            return in_batches(part, total, each_walk(network, batch, min(size, total)), each)
+        return in_batches(part, total, size)
+
+
+def prepared(
+    network: Network, composite: Any, normalization: str = "fused", **options: Any
+) -> tuple[Network, Composite]:
+    """The network and the composite that `explain` walks with."""
+    if normalization not in NORMALIZATION:
+        known = ", ".join(NORMALIZATION)
+        raise LRPError(f"there is no normalization {normalization!r}; there are {known}")
+    if normalization == "fused":
+        network = fused_once(network)
+    return network, find_composite(composite, network, **options).preceded(*NORMALIZATION[normalization])
+
+
+def start_of(network: Network, output: str | None, seed: Any) -> str:
+    """Where the walk starts: before a softmax or sigmoid at the end of the output, and before the
+    transpose after it that channels-last models have, so that classes lie along the first axis.
+    """
+    at = network.outputs[0] if output is None else output
+    if at not in network.outputs:
+        raise LRPError(f"there is no output {at!r}; there are {', '.join(network.outputs)}")
+    own = not isinstance(seed, str) and not callable(seed)  # an array has the layout of the output
+    while isinstance(network[at], Transpose) and not own and network.node(at).inputs[0] in network:
+        at = network.node(at).inputs[0]
+    if isinstance(network[at], (Softmax, Sigmoid)) and network.node(at).inputs[0] in network:
+        at = network.node(at).inputs[0]
+    return at
+
+
+def _traced(trace: Any, network: Network) -> set[str]:
+    """The names of the layers whose arrays are kept."""
+    if isinstance(trace, (bool, np.bool_)):
+        return {node.name for node in network.nodes} if trace else set()
+    names = {trace} if isinstance(trace, str) else set(trace)
+    for name in names:
+        network[name]
+    return names
+
+
+class Walk:
+    """Forward and back through one network, layer by layer.
+
+    The one place that asks layers for relevance; `numpylrp.fast` answers in its own way, or, with
+    ``fast=False``, passes the question on to the layer.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        rules: Mapping[str, Rule],
+        top: str,
+        seed: Any,
+        traced: set[str],
+        watch: Callable | None,
+        fast: bool,
+    ) -> None:
+        self.network, self.rules, self.top, self.seed = network, rules, top, seed
+        self.traced, self.watch, self.fast = traced, watch, fast and not traced
+
+    def __call__(self, batch: Mapping[str, np.ndarray], target: Any, classes: Any, seed: Any) -> Explanation:
+        path = path_of(self.rules, self.fast)
+        values = self.network.activations(batch, path.forward)
+        output, names = values[self.top], self.network.metadata.get("class_names")
+
+        def one(target: Any) -> Explanation:
+            chosen = seeds.targets(target, output, names)
+            R = seeds.start(seed, output, chosen)
+            relevance, steps = self.back(path, values, {self.top: R})
+            if self.seed in ("clrp1", "clrp2") if isinstance(self.seed, str) else False:
+                relevance = contrast(self, path, values, R, relevance)
+            several = len(self.network.inputs) > 1
+            found = relevance if several else relevance[next(iter(relevance))]
+            return Explanation(found, output, chosen, R, steps, names)
+
+        if classes is None:
+            return one(target)
+        each = [one(c) for c in classes]
+        if not each:
+            raise LRPError("classes is empty")
+        return stacked(each)
+
+    def back(
+        self, path: Any, values: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], dict[str, Step]]:
+        """Relevance of the inputs, and the steps, for relevance of some values in the network."""
+        relevance = dict(start)
+        totals = {name: _sums(R) for name, R in start.items()}
+        steps: dict[str, Step] = {}
+        for node in reversed(self.network.nodes):
+            if node.name not in relevance:
+                continue  # nothing that is explained depends on it
+            name, layer = node.name, node.layer
+            R, y, received = relevance.pop(name), values[name], totals.pop(name)
+            x = tuple(values[source] for source in node.inputs) if layer.merges else values[node.inputs[0]]
+            notes: dict[str, Any] = {}
+            R_x, pieces, sent = self.ask(path, node, R, x, y, notes.update if name in self.traced else None)
+            kind, shape = type(layer).__name__, y.shape[1:]
+            steps[name] = Step(name, kind, self.what(node), shape, received, sum(sent[1:], sent[0]))
+            if name in self.traced:
+                steps[name].arrays.update(x=x, y=y, R=R, R_x=R_x, **notes)
+            if self.watch is not None:
+                self.watch(node, self.rules.get(name), x, y, R, R_x)
+            for source, piece, total in zip(node.inputs, pieces, sent):
+                relevance[source] = relevance[source] + piece if source in relevance else piece
+                totals[source] = totals[source] + total if source in totals else total
+        for name in self.network.inputs:
+            R = relevance.setdefault(name, np.zeros_like(values[name]))
+            total = totals.get(name, np.zeros(len(R), R.dtype))
+            steps[name] = Step(name, "Input", "", R.shape[1:], total, total)
+        return {name: relevance[name] for name in self.network.inputs}, dict(reversed(steps.items()))
+
+    def ask(self, path: Any, node: Node, R: np.ndarray, x: Any, y: np.ndarray, note: Any) -> tuple:
+        """What a layer sends to its inputs and the sums of it; errors name the layer."""
+        rule = self.rules.get(node.name)
+        try:
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                R_x = path.relprop(node, R, x, y, rule, note)
+                pieces = R_x if node.layer.merges else (R_x,)
+                sent = [_sums(piece) for piece in pieces]
+        except LRPError as error:
+            raise type(error)(f"layer {node.name!r} ({type(node.layer).__name__}): {error}") from None
+        if not np.isfinite(sent).all() and not all(np.isfinite(piece).all() for piece in pieces):
+            raise NonFiniteError(
+                f"NaN or infinity first appears in the relevance that layer {node.name!r} "
+                f"({type(node.layer).__name__}, {self.what(node)}) sends on: a denominator is too close to 0"
+            )
+        return R_x, pieces, sent
+
+    def what(self, node: Node) -> str:
+        """The rule of a layer as text, or what it does instead."""
+        return f"({node.layer.way_back})" if node.name not in self.rules else str(self.rules[node.name])
+
+
+def _sums(R: np.ndarray) -> np.ndarray:
+    return np.add.reduce(R.reshape(len(R), -1), axis=1)
