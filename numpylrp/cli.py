@@ -490,11 +490,11 @@ def write_vectors(args: argparse.Namespace) -> None:
     cases, size = sum(len(vectors.read(p).cases) for p in paths), sum(p.stat().st_size for p in paths)
     print(f"{args.out}: {len(paths)} files, {cases} cases, {size / 2**20:.1f} MB")
     if args.check:
-        for fast, dtype in itertools.product((False, True), ("float64", "float32")):
+        for dtype, fast in itertools.product(("float64", "float32"), (False, True)):
             found = [line for path in paths for line in vectors.check(path, dtype, fast)]
             worst, part = max(e for *_, e, _ in found), max(e / b for *_, e, b in found)
-            which = "fast path" if fast else "plain path"
-            print(f"numpylrp in {dtype}, {which}: largest error {worst:.1e},")
+            which = "fast" if fast else "plain"
+            print(f"numpylrp in {dtype}: largest error {worst:.1e} ({which} path),")
             print("  relative to the array's largest value,")
             print(f"  in {len(found)} arrays; at most {part:.0%} of a bound")
 

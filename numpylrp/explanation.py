@@ -15,7 +15,7 @@ from .clrp import contrast
 from .composite import Composite
 from .composite import composite as find_composite
 from .errors import LRPError, NonFiniteError
-from .fast import path_of
+from .fast import Fast, Plain, path_of
 from .fast.plans import each_walk, needed, settled
 from .fast.threads import each, one_blas_thread
 from .fusion import fused_once
@@ -309,55 +309,56 @@ class Walk:
         return stacked(each)
 
     def back(
-        self, path: Any, values: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]
+        self, path: Plain | Fast, values: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, Step]]:
         """Relevance of the inputs, and the steps, for relevance of some values in the network."""
         relevance = dict(start)
         totals = {name: _sums(R) for name, R in start.items()}
         steps: dict[str, Step] = {}
-        for node in reversed(self.network.nodes):
-            if node.name not in relevance:
-                continue  # nothing that is explained depends on it
-            name, layer = node.name, node.layer
-            R, y, received = relevance.pop(name), values[name], totals.pop(name)
-            x = tuple(values[source] for source in node.inputs) if layer.merges else values[node.inputs[0]]
-            notes: dict[str, Any] = {}
-            R_x, pieces, sent = self.ask(path, node, R, x, y, notes.update if name in self.traced else None)
-            kind, shape = type(layer).__name__, y.shape[1:]
-            steps[name] = Step(name, kind, self.what(node), shape, received, sum(sent[1:], sent[0]))
-            if name in self.traced:
-                steps[name].arrays.update(x=x, y=y, R=R, R_x=R_x, **notes)
-            if self.watch is not None:
-                self.watch(node, self.rules.get(name), x, y, R, R_x)
-            for source, piece, total in zip(node.inputs, pieces, sent):
-                relevance[source] = relevance[source] + piece if source in relevance else piece
-                totals[source] = totals[source] + total if source in totals else total
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            for node in reversed(self.network.nodes):
+                if node.name in relevance:  # else nothing that is explained depends on it
+                    steps[node.name] = self.step(path, node, values, relevance, totals)
         for name in self.network.inputs:
             R = relevance.setdefault(name, np.zeros_like(values[name]))
             total = totals.get(name, np.zeros(len(R), R.dtype))
             steps[name] = Step(name, "Input", "", R.shape[1:], total, total)
+        if not np.isfinite(np.concatenate([step.sent for step in steps.values()])).all():
+            first = next(step for step in steps.values() if not np.isfinite(step.sent).all())
+            raise NonFiniteError(
+                f"NaN or infinity first appears in the relevance that layer {first.name!r} "
+                f"({first.kind}, {first.rule}) sends on: a denominator is too close to 0"
+            )
         return {name: relevance[name] for name in self.network.inputs}, dict(reversed(steps.items()))
 
-    def ask(self, path: Any, node: Node, R: np.ndarray, x: Any, y: np.ndarray, note: Any) -> tuple:
-        """What a layer sends to its inputs and the sums of it; errors name the layer."""
-        rule = self.rules.get(node.name)
+    def step(
+        self,
+        path: Plain | Fast,
+        node: Node,
+        values: Mapping[str, np.ndarray],
+        relevance: dict[str, np.ndarray],
+        totals: dict[str, np.ndarray],
+    ) -> Step:
+        """Take the relevance of one layer's output, and add what it sends to that of its inputs."""
+        name, layer, rule = node.name, node.layer, self.rules.get(node.name)
+        R, y, received = relevance.pop(name), values[name], totals.pop(name)
+        x = tuple(values[source] for source in node.inputs) if layer.merges else values[node.inputs[0]]
+        arrays: dict[str, Any] = {}
         try:
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                R_x = path.relprop(node, R, x, y, rule, note)
-                pieces = R_x if node.layer.merges else (R_x,)
-                sent = [_sums(piece) for piece in pieces]
+            R_x = path.relprop(node, R, x, y, rule, arrays.update if name in self.traced else None)
         except LRPError as error:
-            raise type(error)(f"layer {node.name!r} ({type(node.layer).__name__}): {error}") from None
-        if not np.isfinite(sent).all() and not all(np.isfinite(piece).all() for piece in pieces):
-            raise NonFiniteError(
-                f"NaN or infinity first appears in the relevance that layer {node.name!r} "
-                f"({type(node.layer).__name__}, {self.what(node)}) sends on: a denominator is too close to 0"
-            )
-        return R_x, pieces, sent
-
-    def what(self, node: Node) -> str:
-        """The rule of a layer as text, or what it does instead."""
-        return f"({node.layer.way_back})" if node.name not in self.rules else str(self.rules[node.name])
+            raise type(error)(f"layer {name!r} ({type(layer).__name__}): {error}") from None
+        if self.watch is not None:
+            self.watch(node, rule, x, y, R, R_x)
+        pieces = R_x if layer.merges else (R_x,)
+        sent = [received if piece is R else _sums(piece) for piece in pieces]
+        for source, piece, total in zip(node.inputs, pieces, sent):
+            relevance[source] = relevance[source] + piece if source in relevance else piece
+            totals[source] = totals[source] + total if source in totals else total
+        if name in self.traced:
+            arrays = dict(x=x, y=y, R=R, R_x=R_x, **arrays)
+        what = f"({layer.way_back})" if rule is None else str(rule)
+        return Step(name, type(layer).__name__, what, y.shape[1:], received, sum(sent[1:], sent[0]), arrays)
 
 
 def _sums(R: np.ndarray) -> np.ndarray:

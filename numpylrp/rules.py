@@ -88,7 +88,7 @@ class Share(NamedTuple):
     """What a trace puts after z, s and c."""
 
 
-def stabilize(z: np.ndarray, epsilon: float) -> np.ndarray:
+def stabilize(z: np.ndarray, epsilon: float | np.ndarray) -> np.ndarray:
     """``z + epsilon * sign(z)`` with sign(0) = +1.
 
     Examples
@@ -96,7 +96,7 @@ def stabilize(z: np.ndarray, epsilon: float) -> np.ndarray:
     >>> stabilize(np.array([2.0, 0.0, -1.0]), 0.5)
     array([ 2.5,  0.5, -1.5])
     """
-    return np.where(z < 0, z - epsilon, z + epsilon)
+    return z + np.copysign(epsilon, z + 0.0)  # -0 + 0 is +0
 
 
 def divide(R: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -107,7 +107,8 @@ def divide(R: np.ndarray, z: np.ndarray) -> np.ndarray:
     >>> divide(np.array([3.0, 3.0]), np.array([2.0, 0.0]))
     array([1.5, 0. ])
     """
-    return np.where(z == 0, 0, R / np.where(z == 0, 1, z))
+    zero = z == 0
+    return R / (z + zero) * ~zero if zero.any() else R / z
 
 
 Halves = list[tuple[np.ndarray, int]]
@@ -251,7 +252,7 @@ class Epsilon(Rule):
         if not self.relative:
             return super().stabilized(z)
         size = np.sqrt(np.mean(np.square(z), axis=tuple(range(1, z.ndim)), keepdims=True))
-        return np.where(z < 0, z - self.epsilon * size, z + self.epsilon * size)
+        return stabilize(z, self.epsilon * size)
 
     def shares(self, layer, R, x, y):
         yield Share(R, [Part(x)], z=y)

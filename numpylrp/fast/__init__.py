@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from ..layers.base import Note
+from ..layers.base import Layer, Note
 from ..rules import Rule
 from . import pooling, shares
-from .products import products_of
+from .products import Products, products_of
 
 _allowed: ContextVar[bool] = ContextVar("numpylrp.fast", default=True)
 
@@ -76,10 +76,17 @@ class Fast:
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self.rules = rules
         self.denominators: dict[str, list[np.ndarray]] = {}
+        self._products: dict[Layer, Products | None] = {}
+
+    def products(self, layer: Layer) -> Products | None:
+        """The layer's primitives, or None where it is not known."""
+        if layer not in self._products:
+            self._products[layer] = products_of(layer)
+        return self._products[layer]
 
     def forward(self, node: Any, x: Any) -> np.ndarray:
         """As `Plain.forward`."""
-        products = products_of(node.layer)
+        products = self.products(node.layer)
         if products is None:
             own = type(node.layer).forward
             return pooling.FORWARD.get(own, _unchecked(own))(node.layer, x)
@@ -94,7 +101,7 @@ class Fast:
         self, node: Any, R: np.ndarray, x: Any, y: np.ndarray, rule: Rule | None, note: Note = None
     ) -> Any:
         """As `Plain.relprop`."""
-        products = products_of(node.layer)
+        products = self.products(node.layer)
         if products is not None and rule is not None and shares.knows(rule):
             return shares.propagate(rule, products, R, x, y, self.denominators.get(node.name))
         own = type(node.layer).relprop

@@ -114,6 +114,18 @@ def sent_back(
     yield from zip((part.x for part in sums[0]), np.split(c, count, axis) if count > 1 else [c])
 
 
+def divided(rule: Rule, R: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Step 2: R over the denominator for z; in place, and without a look for zeros where there are none."""
+    own = type(rule).stabilized
+    usual = own is Rule.stabilized or (own is Epsilon.stabilized and not rule.relative)
+    if not usual or not z.dtype.type(rule.epsilon):
+        return divide(R, rule.stabilized(z))
+    s = z + 0.0
+    np.copysign(rule.epsilon, s, out=s)
+    s += z
+    return np.divide(R, s, out=s)
+
+
 def forward(rule: Rule, products: Products, x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]] | None:
     """The layer's output and the denominators of the rule's first shares, where that saves work.
 
@@ -159,7 +171,7 @@ def propagate(
     if missing := [parts for parts, one in zip(sums, z) if one is None]:
         found = iter(summed(products, weight, missing))
         z = [next(found) if one is None else one for one in z]
-    s = [divide(share.R, rule.stabilized(one)) for share, one in zip(shares, z)]
+    s = [divided(rule, share.R, one) for share, one in zip(shares, z)]
     R_x = None
     for part_x, c in sent_back(products, weight, s, sums, shape):
         part = np.multiply(part_x, c)
