@@ -167,9 +167,10 @@ def relevance_and_target(
             raise LRPError("an explanation of several classes: give one of its maps and the target")
         target = explained.target if target is None else target
         R = explained.relevance
-    scores = Scores(network, x, target, **options)
+    batch = network.batch(x)
     R = R[one_input(R, options.get("input"))] if isinstance(R, Mapping) else R
-    R = same_samples(finite(R, "relevance"), scores.x)
+    R = same_samples(finite(R, "relevance"), batch[one_input(batch, options.get("input"))])
+    scores = Scores(network, batch, target, **options)
     if explained is not None:
         same_output(explained.output, scores.logits)
         if (explained.target != scores.target).any():
