@@ -151,7 +151,7 @@ def _back(network: Network, batch: dict[str, np.ndarray], target: Any) -> dict[s
 
 
 @_of(kinds.Linear)
-def _linear(layer, g, x, y):
+def _linear(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     shape = x.shape[1:]
     return layer.adjoint(g, layer.parameters(shape)[0], shape)
 
@@ -170,7 +170,7 @@ def _linear(layer, g, x, y):
     kinds.Concatenate,
     kinds.Threshold,
 )
-def _moved(layer, g, x, y):
+def _moved(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     return layer.relprop(g, x, y)
 
 
@@ -181,14 +181,14 @@ def _summed(g: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @_of(kinds.Add)
-def _add(layer, g, x, y):
+def _add(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     weights = layer.parameters((len(x), *y.shape[1:]))[0]
     shares = layer.adjoint(g, weights, (len(x), *y.shape[1:]))
     return tuple(_summed(shares[:, k], branch.shape) for k, branch in enumerate(x))
 
 
 @_of(kinds.Multiply)
-def _multiply(layer, g, x, y):
+def _multiply(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     shares = []
     for k, factor in enumerate(x):
         share = g
@@ -202,39 +202,39 @@ def _multiply(layer, g, x, y):
 
 
 @_of(kinds.ReLU)
-def _relu(layer, g, x, y):
+def _relu(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     slope = np.where(x > layer.threshold, 1, layer.negative_slope)
     return g * (slope if layer.max_value is None else np.where(x < layer.max_value, slope, 0))
 
 
 @_of(kinds.LeakyReLU)
-def _leaky_relu(layer, g, x, y):
+def _leaky_relu(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     return g * np.where(x > 0, 1, layer.negative_slope)
 
 
 @_of(kinds.PReLU)
-def _prelu(layer, g, x, y):
+def _prelu(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     return g * np.where(x > 0, 1, layer._slope(x.shape[1:]))
 
 
 @_of(kinds.ELU)
-def _elu(layer, g, x, y):
+def _elu(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     return g * np.where(x > 0, 1, layer.alpha * np.exp(np.minimum(x, 0)))
 
 
 @_of(kinds.CELU)
-def _celu(layer, g, x, y):
+def _celu(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     return g * np.where(x > 0, 1, np.exp(np.minimum(x, 0) / layer.alpha))
 
 
 @_of(kinds.SELU)
-def _selu(layer, g, x, y):
+def _selu(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     scale, alpha = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
     return g * scale * np.where(x > 0, 1, alpha * np.exp(np.minimum(x, 0)))
 
 
 @_of(kinds.GELU)
-def _gelu(layer, g, x, y):
+def _gelu(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     if layer.approximate:
         root = 0.7978845608028654
         t = np.tanh(root * (x + 0.044715 * x**3))
@@ -243,44 +243,44 @@ def _gelu(layer, g, x, y):
 
 
 @_of(kinds.SiLU)
-def _silu(layer, g, x, y):
+def _silu(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     s = special.expit(x)
     return g * s * (1 + x * (1 - s))
 
 
 @_of(kinds.Mish)
-def _mish(layer, g, x, y):
+def _mish(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     t = np.tanh(np.logaddexp(0, x))
     return g * (t + x * (1 - t**2) * special.expit(x))
 
 
 @_of(kinds.Sigmoid)
-def _sigmoid(layer, g, x, y):
+def _sigmoid(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     return g * y * (1 - y)
 
 
 @_of(kinds.Tanh)
-def _tanh(layer, g, x, y):
+def _tanh(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     return g * (1 - y**2)
 
 
 @_of(kinds.Softplus)
-def _softplus(layer, g, x, y):
+def _softplus(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     return g * special.expit(layer.beta * x)
 
 
 @_of(kinds.HardSigmoid)
-def _hard_sigmoid(layer, g, x, y):
+def _hard_sigmoid(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     return g * np.where((y > 0) & (y < 1), layer.slope, 0)
 
 
 @_of(kinds.HardSwish)
-def _hard_swish(layer, g, x, y):
+def _hard_swish(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     return g * np.where(x <= -3, 0, np.where(x < 3, x / 3 + 0.5, 1))
 
 
 @_of(kinds.Clip)
-def _clip(layer, g, x, y):
+def _clip(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     low = True if layer.low is None else x > layer.low
     high = True if layer.high is None else x < layer.high
     return g * (low & high)
@@ -291,12 +291,12 @@ def _class_axis(layer: Any) -> int:
 
 
 @_of(kinds.Softmax)
-def _softmax(layer, g, x, y):
+def _softmax(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     return y * (g - (g * y).sum(_class_axis(layer), keepdims=True))
 
 
 @_of(kinds.LogSoftmax)
-def _log_softmax(layer, g, x, y):
+def _log_softmax(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     return g - np.exp(y) * g.sum(_class_axis(layer), keepdims=True)
 
 
@@ -304,21 +304,21 @@ def _log_softmax(layer, g, x, y):
 
 
 @_of(kinds.LayerNorm, kinds.RMSNorm, kinds.GroupNorm)
-def _sample_norm(layer, g, x, y):
+def _sample_norm(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     g = g * layer._learned(x.shape[1:], x.dtype)[0]
     u = (x - layer._mean(x)) * layer._inverse(x)
     return layer._inverse(x) * (g - layer._mean(g) - u * layer._over(g * u, np.mean))
 
 
 @_of(kinds.UnitNorm)
-def _unit_norm(layer, g, x, y):
+def _unit_norm(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     norm = np.sqrt(layer._over(np.square(x), np.sum))
     inverse = layer._inverse(x)
     return inverse * (g - np.where(norm > layer.eps, y * layer._over(g * y, np.sum), 0))
 
 
 @_of(kinds.LRN)
-def _lrn(layer, g, x, y):
+def _lrn(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     a, b = layer._a(x.ndim - 1), layer.beta
     total = layer.k + a * layer._sum(np.square(x))
     spread = g * x * total ** (-b - 1)
