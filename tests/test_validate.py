@@ -139,12 +139,12 @@ def test_zennit_and_captum_are_what_the_table_says(tmp_path, capsys):
     of = {(o.library, o.file, o.case): o for o in found}
     assert of["zennit", "conv2d-stride", "epsilon"].error < 1e-12
     assert of["captum", "conv2d-stride", "epsilon"].error < 1e-7
-    assert of["zennit", "dense", "w-square"].why == "b^2 in the denominator"
+    assert of["zennit", "dense", "w-square"].why == "b^2 in the denominator of w^2"
     assert "dropped" in of["zennit", "dense-zero-outputs", "gamma"].why
     assert "weights only" in of["captum", "dense", "gamma"].why
     assert "weights only" in of["captum", "conv2d-stride", "z-plus"].why
     assert "its eps left behind" in of["zennit", "net-conv-bn", "epsilon fused"].why
-    assert "passed unchanged" in of["zennit", "net-bn-padded-conv", "gamma fused"].why
+    assert "treated as 'identity'" in of["zennit", "net-bn-padded-conv", "gamma fused"].why
     assert of["zennit", "net-bn-padded-conv", "epsilon-plus identity"].error < 1e-5
     assert of["captum", "dense", "flat"].error is None and "no rule Flat" in of["captum", "dense", "flat"].why
     text = conformance.table(found)

@@ -8,17 +8,26 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..errors import ShapeError
 from ..layers import (
+    Add,
     Affine,
     BatchNorm,
+    Concatenate,
     GlobalMaxPool,
+    GlobalSumPool,
     Layer,
     Maximum,
     MaxPool2D,
+    Minimum,
+    SumPool1D,
+    SumPool2D,
+    SumPool3D,
 )
 from ..layers.pool import signed
 from ..rules import (
     AlphaBeta,
+    Epsilon,
     Flat,
     Gamma,
     Part,
@@ -42,6 +51,7 @@ STABILIZERS: dict[str, Callable] = {
     "sign(0) = +1": stabilize,
     "sign(0) = -1": lambda z, eps: z + np.where(z > 0, eps, -eps).astype(z.dtype),
     "sign(0) = 0": lambda z, eps: z + eps * np.sign(z),
+    "subtracted": lambda z, eps: 2 * z - stabilize(z, eps),
     "no sign": lambda z, eps: z + z.dtype.type(eps),
     "|z| + eps": lambda z, eps: np.abs(z) + z.dtype.type(eps),
     "zeros only": lambda z, eps: np.where(z == 0, z.dtype.type(eps), z),
@@ -279,6 +289,7 @@ class AlphaBetaWeights(AlphaBeta):
 
     def shares(self, layer, R, x, y):
         _, bias = layer.parameters(x.shape[1:])
+        bias = bias if self.bias else None
         for factor, change in ((self.alpha, positive), (-self.beta, negative)):
             if factor:
                 yield Share(factor * R, [Part(x, change, None if bias is None else change(bias))])
@@ -443,16 +454,16 @@ class Ties:
     def winners(self, x: Any, y: np.ndarray) -> tuple[list[np.ndarray], Callable]:
         """Which values of each window are its maximum, and how to put values of windows back."""
         if isinstance(self.layer, Maximum):
-            return [branch == y for branch in x], tuple
+            return [np.broadcast_to(branch == y, y.shape) for branch in x], tuple
         if isinstance(self.layer, GlobalMaxPool):
             flat = signed(self.layer, x).reshape(*x.shape[:2], -1)
             top = flat.max(-1)
-            return [value == top for value in np.moveaxis(flat, -1, 0)], lambda parts: np.stack(
+            return [value >= top for value in np.moveaxis(flat, -1, 0)], lambda parts: np.stack(
                 [p.reshape(top.shape) for p in parts], -1
             ).reshape(x.shape)
         g, image, top = self.layer.windows, signed(self.layer, x), signed(self.layer, y)
         pads, out = g.pads(image.shape[2:]), top.shape[2:]
-        hits = [pixels == top for pixels in taps(pad(image, pads, -np.inf), g, out)]
+        hits = [pixels >= top for pixels in taps(pad(image, pads, -np.inf), g, out)]
 
         def back(parts: list[np.ndarray]) -> np.ndarray:
             whole = pad(np.zeros_like(image), pads)
@@ -466,10 +477,11 @@ class Ties:
         hits, back = self.winners(x, y)
         R = R.reshape(hits[0].shape) if not isinstance(self.layer, Maximum) else R
         if self.how == "last":
-            later = np.zeros_like(hits[0])
+            later, left = np.zeros(hits[0].shape, bool), []
             for hit in reversed(hits):
-                hit &= ~later
-                later |= hit
+                left.insert(0, hit & ~later)
+                later = later | hit
+            hits = left
         count = sum(hit.astype(R.dtype) for hit in hits) if self.how == "equal" else 1
         return back([R * hit / count for hit in hits])
 
@@ -486,5 +498,290 @@ class Scaled:
         return self.layer.relprop(divide(R * y, stabilize(y, self.epsilon)), x, y)
 
 
+def contenders(layer: Layer, x: Any, error: Any) -> tuple[list[np.ndarray], Callable]:
+    """Which values of each window could be its maximum, were each off by as much as its `error`.
+
+    As `Ties.winners`, and how to put values of windows back.
+    """
+    if isinstance(layer, Maximum):
+        sign = -1 if isinstance(layer, Minimum) else 1
+        upper = [sign * a + e for a, e in zip(x, error)]
+        least = np.max(np.broadcast_arrays(*(sign * a - e for a, e in zip(x, error))), axis=0)
+        return [np.broadcast_to(a >= least, least.shape) for a in upper], tuple
+    plain = replace(layer, sign=None)
+    value = signed(layer, x)
+    return Ties(plain, "all").winners(value + error, plain.forward(value - error))
+
+
+def all_exact(layer: Layer, x: Any, error: Any, hits: list[np.ndarray]) -> np.ndarray:
+    """Where every contender of a window is without error."""
+    errors = error if isinstance(layer, Maximum) else _of_windows(layer, error)
+    return ~np.any([hit & (np.broadcast_to(e, hit.shape) > 0) for hit, e in zip(hits, errors)], axis=0)
+
+
+def _of_windows(layer: Any, values: np.ndarray) -> list[np.ndarray]:
+    """The values of each window of a maximum pooling, in the order of `Ties.winners`."""
+    if isinstance(layer, GlobalMaxPool):
+        return list(np.moveaxis(values.reshape(*values.shape[:2], -1), -1, 0))
+    g, size = layer.windows, values.shape[2:]
+    return list(taps(pad(values, g.pads(size)), g, g.output_size(size)))
+
+
 def takes_the_maximum(layer: Layer) -> bool:
+    """Whether a layer gives its relevance to a winner."""
     return isinstance(layer, (MaxPool2D, GlobalMaxPool, Maximum))
+
+
+# ---------------------------------------------------------------- steps that are left out, or done otherwise
+
+
+@dataclass(frozen=True, repr=False)
+class NotDivided(Variant):
+    """A rule without its division: ``R_i = sum_j z_ij R_j``."""
+
+    def stabilized(self, z):
+        return np.ones_like(z)
+
+
+@dataclass(frozen=True, repr=False)
+class WeighedTwice(Variant):
+    """A rule whose last step is done twice: ``R_i = x_i^2 c_i``."""
+
+    def propagate(self, layer, R, x, y, note=None):
+        return x * self.rule.propagate(layer, R, x, y, note)
+
+
+@dataclass(frozen=True, repr=False)
+class OverOutput(Variant):
+    """A rule whose shares are divided by the layer's output: ``z_ij+ / z_j``, whatever the numerators are."""
+
+    def shares(self, layer, R, x, y):
+        for share in self.rule.shares(layer, R, x, y):
+            yield share._replace(z=y)
+
+
+@dataclass(frozen=True, repr=False)
+class BiasTwice(Variant):
+    """A rule that adds the bias twice: ``z_j = sum_i z_ij + 2 b_j``."""
+
+    def shares(self, layer, R, x, y):
+        _, bias = layer.parameters(x.shape[1:])
+        for share in self.rule.shares(layer, R, x, y):
+            extra = 0 if bias is None else y - layer.linear(x, layer.parameters(x.shape[1:])[0], None)
+            yield share._replace(z=y + extra)
+
+
+@dataclass(frozen=True, repr=False)
+class Factors(Rule):
+    """Alpha-beta with other factors: ``(plus z_ij+ / z_j+  +  minus z_ij- / z_j-) R_j``."""
+
+    plus: float = 1.0
+    minus: float = 0.0
+    epsilon: float = 0.0
+    bias: bool = True
+
+    def shares(self, layer, R, x, y):
+        halves = AlphaBeta(2.0, 1.0, self.epsilon, self.bias).shares(layer, R, x, y)
+        for factor, share in zip((self.plus, self.minus), halves):
+            if factor:
+                yield share._replace(R=factor * R)
+
+
+@dataclass(frozen=True, repr=False)
+class Absolute(WSquare):
+    """``R_i = sum_j |w_ij| / sum_i |w_ij| R_j``."""
+
+    change: ClassVar[Callable] = staticmethod(np.abs)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ZBoxParts(ZBox):
+    """z^B with one of its bounds left out, or its weights on the wrong sides."""
+
+    what: str = "low"
+
+    def shares(self, layer, R, x, y):
+        low, high = self._bound(self.low, x), self._bound(self.high, x)
+        sides = {
+            "without low": [Part(-high, negative)],
+            "without high": [Part(-low, positive)],
+            "sides": [Part(-low, negative), Part(-high, positive)],
+            "added": [Part(low, positive), Part(high, negative)],
+        }
+        yield Share(R, [Part(x), *sides[self.what]])
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ZBoxOpen(ZBox):
+    """z^B that does not ask whether its input lies between the bounds."""
+
+    def shares(self, layer, R, x, y):
+        low, high = self._bound(self.low, x), self._bound(self.high, x)
+        yield Share(R, [Part(x), Part(-low, positive), Part(-high, negative)])
+
+
+class Geometry:
+    """A convolution whose way back has another stride, padding or dilation.
+
+    Parameters
+    ----------
+    layer : Conv2D
+    filled : bool
+        Whether windows lie on an image of the right size, of which the last see nothing; else the image
+        that the windows span is cut or filled up.
+    **options
+        Of the way back.
+    """
+
+    merges = False
+
+    def __init__(self, layer: Any, filled: bool = False, **options: Any) -> None:
+        self.layer, self.back = layer, replace(layer, tap_bias=None, border=None, **options)
+        self.filled = filled
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.layer, name)
+
+    def adjoint(self, s, weight, shape):
+        back = self.back
+        if self.filled:
+            windows = back.windows.output_size(shape[1:])
+            if min(np.subtract(windows, s.shape[2:])) < 0:
+                raise ShapeError(f"this way back has {windows} windows, not {s.shape[2:]}")
+            ends = [(0, n - m) for n, m in zip(windows, s.shape[2:])]
+            return back.adjoint(np.pad(s, ((0, 0), (0, 0), *ends)), weight, shape)
+        size = tuple(
+            (n - 1) * stride + dilation * (kernel - 1) + 1 - sum(pads)
+            for n, stride, dilation, kernel, pads in zip(
+                s.shape[2:], back.stride, back.dilation, weight.shape[2:], back.padding
+            )
+        )
+        if min(size) < 1 or back.windows.output_size(size) != s.shape[2:]:
+            raise ShapeError(f"this way back does not lead to an image ({size})")
+        c = back.adjoint(s, weight, (shape[0], *size))
+        out = np.zeros((len(c), *shape), c.dtype)
+        some = tuple(slice(0, min(a, b)) for a, b in zip(c.shape[2:], shape[1:]))
+        out[(..., *some)] = c[(..., *some)]
+        return out
+
+    def relprop(self, R, x, y, rule=None, note=None):
+        return rule.propagate(self, R, x, y, note)
+
+
+class At:
+    """A layer that sees another input or output on the way back.
+
+    Parameters
+    ----------
+    layer : Layer
+    x, y : array, or tuple of arrays, or None
+        None for what the forward pass gave.
+    """
+
+    def __init__(self, layer: Any, x: Any = None, y: Any = None) -> None:
+        self.layer, self.x, self.y, self.merges = layer, x, y, layer.merges
+
+    def relprop(self, R, x, y, rule=None, note=None):
+        x, y = (x if self.x is None else self.x), (y if self.y is None else self.y)
+        return self.layer.relprop(R, x, y, rule)
+
+
+class Back:
+    """A layer with a way back of its own: ``R_x = back(R, x, y, rule)``."""
+
+    def __init__(self, layer: Any, back: Callable) -> None:
+        self.layer, self.back, self.merges, self.forward = layer, back, layer.merges, layer.forward
+
+    def relprop(self, R, x, y, rule=None, note=None):
+        return self.back(R, x, y, rule)
+
+
+def as_pool(layer: Any) -> Any:
+    """The sum pooling with the windows of a maximum pooling."""
+    if isinstance(layer, GlobalMaxPool):
+        return GlobalSumPool(layer.keepdims)
+    kind = {1: SumPool1D, 2: SumPool2D, 3: SumPool3D}[layer.rank]
+    return kind(layer.kernel, layer.stride, layer.padding, layer.ceil)
+
+
+def pooled(layer: Any, how: str) -> Back:
+    """A maximum pooling whose windows share their relevance.
+
+    Parameters
+    ----------
+    layer : MaxPool2D, MaxPool1D or GlobalMaxPool
+    how : {"evenly", "in proportion", "all"}
+        Each value of a window gets an equal part, a part by its size, or all.
+    """
+    pool = as_pool(layer)
+
+    def back(R: np.ndarray, x: np.ndarray, y: np.ndarray, _: Rule | None) -> np.ndarray:
+        if how == "all":
+            return np.array(pool.adjoint(R, pool.parameters(x.shape[1:])[0], x.shape[1:]))
+        rule: Rule = Flat() if how == "evenly" else Epsilon(0.0)
+        return pool.relprop(R, x, pool.forward(x), rule)
+
+    return Back(layer, back)
+
+
+def shared_by(layer: Any, how: str) -> Back:
+    """A layer with several inputs that shares otherwise: to one of them, in another order, evenly, or by size."""
+
+    def back(R: np.ndarray, x: tuple, y: np.ndarray, rule: Rule | None) -> tuple:
+        parts = layer.relprop(R, x, y, rule)
+        if how == "swapped":
+            swapped = parts[::-1]
+            return swapped if [p.shape for p in swapped] == [p.shape for p in parts] else parts
+        if how in ("each", "evenly"):
+            return (R if how == "each" else R / len(x),) * len(x)
+        if how in ("first", "last"):
+            k = 0 if how == "first" else len(x) - 1
+            whole = parts if not isinstance(layer, Add) else (R,) * len(x)
+            return tuple(p if n == k else np.zeros_like(q) for n, (p, q) in enumerate(zip(whole, parts)))
+        totals = [np.abs(a).reshape(len(a), -1).sum(1) for a in x]  # by the sums of the branches
+        view = (-1, *(1,) * (R.ndim - 1))
+        return tuple(R * divide(t, sum(totals)).reshape(view) for t in totals)
+
+    return Back(layer, back)
+
+
+def cut_in_order(layer: Concatenate) -> Back:
+    """A concatenation that is cut apart as if its inputs came in the opposite order."""
+
+    def back(R: np.ndarray, x: tuple, y: np.ndarray, _: Rule | None) -> tuple:
+        return layer.relprop(R, x[::-1], y)[::-1]
+
+    return Back(layer, back)
+
+
+# ---------------------------------------------------------------- layers of other forward passes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Times(Layer):
+    """``y = factor x``, with relevance passed on: dropout that scales where it should not."""
+
+    factor: float = 1.0
+
+    def forward(self, x):
+        return x * self.factor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BorderPadding(Layer):
+    """An image surrounded by copies of its border ("edge") or by its mirror image ("reflect")."""
+
+    padding: tuple = ()
+    mode: str = "edge"
+
+    def output_shape(self, shape):
+        return (shape[0], *(n + a + b for n, (a, b) in zip(shape[1:], self.padding)))
+
+    def forward(self, x):
+        return np.pad(x, ((0, 0), (0, 0), *self.padding), mode=self.mode)
+
+    def relprop(self, R, x, y, rule=None, note=None):
+        where = self.forward(np.arange(np.prod(x.shape[1:])).reshape(1, *x.shape[1:]))[0].ravel()
+        out = np.zeros((len(R), int(np.prod(x.shape[1:]))))
+        np.add.at(out, (slice(None), where), R.reshape(len(R), -1))
+        return out.reshape(x.shape)
