@@ -1,4 +1,4 @@
-"""A second implementation of LRP, in plain loops and with bugs that can be switched on: what the judge is to name.
+"""A second implementation of LRP, in plain loops and with bugs that can be switched on for the judge to name.
 
 It shares no code with the library: a convolution is a matrix that loops fill, and a rule is the sum in its
 paper. `NETWORK` describes the network; `library` makes the library's of it, `run` walks through it.
@@ -40,7 +40,8 @@ GRAPH = {
 }  # fmt: skip
 CONVS = {"conv1": (1, 1), "conv2": (1, 1), "conv3": (1, 0), "conv4": (2, 1)}  # stride, padding
 RULES = {
-    "conv1": "z-box", "conv2": "alpha-beta", "conv3": "z-plus", "conv4": "gamma", "fc1": "epsilon", "fc2": "epsilon",
+    "conv1": "z-box", "conv2": "alpha-beta", "conv3": "z-plus", "conv4": "gamma", "fc1": "epsilon",
+    "fc2": "epsilon",
     "bn1": "epsilon", "bn2": "epsilon", "sum": "epsilon",
 }  # fmt: skip
 
@@ -194,7 +195,8 @@ class Run:
         v = {"input": x.ravel().astype(float)}
         image = x
         for name, f in (
-            ("times 255", lambda a: a * 255), ("divided 255", lambda a: a / 255), ("2x-1", lambda a: 2 * a - 1),
+            ("times 255", lambda a: a * 255), ("divided 255", lambda a: a / 255),
+            ("2x-1", lambda a: 2 * a - 1),
             ("bgr", lambda a: a[::-1]), ("nhwc read", lambda a: np.moveaxis(a, 0, -1).reshape(a.shape)),
             ("standardized", lambda a: (a - a.mean()) / a.std()), ("mirrored", lambda a: a[..., ::-1]),
         ):  # fmt: skip
@@ -660,9 +662,10 @@ FAULTS = {
 SHOWN = {
     "weights only": {"conv1": "alpha-beta"},
     "gamma positive": {"conv1": "gamma", "conv2": "flat", "conv3": "flat"},
-    **dict.fromkeys(
-        ("relu gradient", "ties all", "ties equal", "ties last"), {"conv2": "flat", "conv3": "flat"}
-    ),
+    **{
+        name: {"conv2": "flat", "conv3": "flat"}
+        for name in ("relu gradient", "ties all", "ties equal", "ties last")
+    },
 }
 """Other rules, with which a fault changes something."""
 

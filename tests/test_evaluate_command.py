@@ -245,7 +245,7 @@ def test_progress_on_a_terminal(files, capsys, monkeypatch):
         "--region",
         4,
         "--batch-size",
-        60,
+        30,
     ]
     _, err = call(capsys, *words)
     assert "\repsilon, perturbation, zero: 30/150" in err and err.endswith("150/150   \n")

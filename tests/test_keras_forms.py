@@ -1,4 +1,4 @@
-"""Small models in every form in which Keras 2.12 to 3 write them, against what they computed (keras/forms.py)."""
+"""Small models in every form that Keras 2.12 to 3 write, against what they computed (keras/forms.py)."""
 
 import json
 import os
@@ -81,7 +81,7 @@ PYTHONS = [sys.executable, *filter(None, os.environ.get("NUMPYLRP_KERAS", "").sp
 
 @pytest.mark.parametrize("python", PYTHONS)
 def test_forms_written_now(python, tmp_path):
-    """By the Keras that is installed, and by those of the interpreters in NUMPYLRP_KERAS, such as TF 2.12's."""
+    """By the Keras that is installed, and by the interpreters in NUMPYLRP_KERAS, such as TF 2.12's."""
     script = "import os; os.environ.setdefault('KERAS_BACKEND', 'torch'); import keras; keras.ops if "
     script += "keras.__version__[0] > '2' else __import__('tensorflow')"
     if subprocess.run([python, "-c", script], capture_output=True).returncode:
@@ -97,7 +97,7 @@ def test_forms_written_now(python, tmp_path):
 
 
 def test_inputs_keep_the_order_of_the_model(forms):
-    """``Model([late, early], ...)``, though "early" is the first layer: a list of inputs follows the model."""
+    """``Model([late, early], ...)``, though "early" is the first layer: inputs follow the model."""
     for name in ("inputs-2.12.h5", "inputs-2.15.keras", *(n for n in FILES if n.startswith("inputs-3"))):
         assert list(load(forms / name).inputs) == ["late", "early"]
 

@@ -1,4 +1,4 @@
-"""Keras files that are not as they should be: whatever is changed in them, only an `LRPError` that names them.
+"""Keras files that are not as they should be: whatever is changed, only an `LRPError` that names the file.
 
 Structure-aware: values of the configuration, attributes, shapes and names are exchanged for others, so that
 the changes reach the code after the parsers. Bytes are changed in another process, since the HDF5 library may

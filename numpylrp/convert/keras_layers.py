@@ -622,7 +622,7 @@ def build(b: Builder, kind: str, name: str, c: Config, inputs: list[Value], valu
     """Add a Keras layer to the builder."""
     wanted = len(variables(kind, c))
     if len(values) != wanted and c.get("lora_rank"):
-        raise UnsupportedError("it has LoRA adapters beside its weights: save it as .keras, which merges them")
+        raise UnsupportedError("it has LoRA adapters beside its weights: save it as .keras, to merge them")
     if len(values) != wanted:
         raise FileError(f"it must have {wanted} arrays of weights, but the file has {len(values)}")
     if not inputs:

@@ -328,7 +328,7 @@ class _Model:
 
 
 def _without_gaps(nodes: dict[str, list[Node]], ends: list[Ref]) -> tuple[dict, list]:
-    """Calls that count those in other models too, as Keras 3.0 wrote them: every call is read, in its order."""
+    """Calls that count those in other models too, as Keras 3.0 wrote them: every call, in its order."""
     read: dict[str, set[int]] = {}
     for ref in (*(r for own in nodes.values() for r in flat([list(node) for node in own])), *ends):
         if isinstance(ref, Ref):

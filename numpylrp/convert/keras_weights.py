@@ -155,7 +155,7 @@ def _weight_names(group: h5py.Group) -> list[str]:
 
 
 def _array(data: Any, where: str) -> np.ndarray:
-    """The values of a variable. Keras stores bfloat16, which HDF5 has not, as two bytes: the first of float32."""
+    """The values of a variable. Keras stores bfloat16, which HDF5 has not, as the first bytes of float32."""
     if not isinstance(data, h5py.Dataset) or data.dtype != np.dtype("V2") or data.shape is None:
         return stored_array(data, where)
     if data.nbytes > 2**20 + 1100 * data.id.get_storage_size():

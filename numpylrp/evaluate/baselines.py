@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import LRPError, ShapeError
-from ..explain import explain
+from ..explanation import explain
 from ..network import Network
 from .fills import DRAWS, NOISE, generator, replacements
 from .gradients import gradient

@@ -24,7 +24,8 @@ from ..composite import PRESETS
 from ..errors import FileError, LRPError, ShapeError
 from ..files import whole
 from ..inputs import _arrays, samples
-from ..network import Network, table
+from ..network import Network
+from ..text import aligned
 from . import localization
 from .baselines import METHODS, Method, checked_map, lrp
 from .faithfulness import faithfulness_correlation, gini_index
@@ -450,7 +451,7 @@ def _table(results: _Results) -> str:
         cells.setdefault((row.measure, row.setting), {})[row.method] = only
     lines = [("measure", "setting", *methods)]
     lines += [(*key, *(found.get(method, "-") for method in methods)) for key, found in cells.items()]
-    return table(lines)
+    return aligned(lines)
 
 
 COLUMNS = ("method", "measure", "setting", "mean", "deviation", "error", "samples", "undefined")

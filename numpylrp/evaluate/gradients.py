@@ -18,8 +18,8 @@ from scipy import special
 
 from .. import layers as kinds
 from .. import seed as seeds
+from ..batches import MEMORY, sample_shapes
 from ..errors import NonFiniteError, UnsupportedError
-from ..explain import MEMORY, sample_shapes
 from ..layers import Layer
 from ..layers.lrn import _shifted
 from ..network import Network
@@ -150,7 +150,7 @@ def _back(network: Network, batch: dict[str, np.ndarray], target: Any) -> dict[s
 # Linear layers, and layers that move values.
 
 
-@_of(kinds.Linear)
+@_of(kinds.Linear, kinds.Dense, kinds.Conv, kinds.Conv2DTranspose)
 def _linear(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     shape = x.shape[1:]
     return layer.adjoint(g, layer.parameters(shape)[0], shape)
@@ -164,7 +164,9 @@ def _linear(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     kinds.ZeroPadding,
     kinds.Slice,
     kinds.UpSampling,
+    kinds.MaxPool1D,
     kinds.MaxPool2D,
+    kinds.MaxPool3D,
     kinds.GlobalMaxPool,
     kinds.Maximum,
     kinds.Concatenate,

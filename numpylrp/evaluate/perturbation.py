@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import LRPError, ShapeError
-from ..network import Network, table
+from ..network import Network
+from ..text import aligned
 from .fills import ORDER, generator, replacements
 from .maps import chosen, heatmaps, region_sums, regions, whole_number
 from .scores import Progress, relevance_and_target
@@ -83,7 +84,7 @@ class Perturbation:
             )
         n, steps = next(iter(self.scores.values())).shape
         head = f"{n} sample{'s' * (n > 1)}, {steps - 1} of {self.regions} regions replaced"
-        return f"{head}\n{table(rows)}"
+        return f"{head}\n{aligned(rows)}"
 
     __repr__ = __str__
 

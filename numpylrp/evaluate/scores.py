@@ -9,8 +9,9 @@ import numpy as np
 from scipy import special
 
 from .. import seed as seeds
+from ..batches import MEMORY, sample_shapes
 from ..errors import LRPError
-from ..explain import MEMORY, Explanation, _logits, sample_shapes
+from ..explanation import Explanation, start_of
 from ..layers import Sigmoid
 from ..network import Network
 from .maps import bytes_of, checked_axis, chosen, finite, one_input, same_samples, whole_number
@@ -23,10 +24,7 @@ SCORES = ("logit", "probability")
 
 def logits_of(network: Network, output: str | None = None) -> str:
     """The layer whose output `explain` starts from: before a softmax or sigmoid at the end."""
-    top = network.outputs[0] if output is None else output
-    if top not in network.outputs:
-        raise LRPError(f"there is no output {top!r}; there are {', '.join(network.outputs)}")
-    return _logits(network, top, True)
+    return start_of(network, output, "logit")
 
 
 def up_to(network: Network, top: str) -> Network:

@@ -12,7 +12,8 @@ from scipy import ndimage, stats
 
 from ..errors import LRPError, ShapeError
 from ..layers import Affine, Layer
-from ..network import Network, table
+from ..network import Network
+from ..text import aligned
 from .baselines import Method, checked_map
 from .faithfulness import pearson
 from .fills import DRAWS, NOISE, generator
@@ -194,7 +195,7 @@ class Similarity:
         for name, rank, index in zip(self.names, self.rank_correlation, self.ssim):
             both = [str(summarize(v)) if len(v) > 1 else f"{v[0]:.4g}" for v in (rank, index)]
             rows.append((name, both[0], both[1]))
-        return table(rows)
+        return aligned(rows)
 
     __repr__ = __str__
 

@@ -184,7 +184,9 @@ class _Forward:
         for source in self.network.node(name).inputs:
             before = self.own.get(source, self.expected[source])
             if before.shape == theirs.shape and patterns.distance(theirs, before) <= near:
-                yield f"is the value before it, {source!r}: {'pre-activation taken for activation' if self._activates(name) else 'the layer is left out'}"
+                taken = "pre-activation taken for activation"
+                why = taken if self._activates(name) else "the layer is left out"
+                yield f"is the value before it, {source!r}: {why}"
         for reader in self.network.readers(name):
             after = reader.layer.forward(ours) if not reader.layer.merges else None
             if after is not None and after.shape == theirs.shape and patterns.distance(theirs, after) <= near:

@@ -1,9 +1,9 @@
 """How far a correct implementation may lie from ours: a running error analysis in floating point.
 
 For a network and its inputs, each value gets a standard error sigma of rounding, in the arithmetic whose unit
-roundoff u is given, and a largest error F of *decisions* that rounding takes (who wins a maximum, on which side
-of a kink or of 0 a value lies). Errors of different origin add in quadrature (Higham and Mary 2019), so the
-bound does not grow without reason in deep networks. With n terms t_i of a sum,
+roundoff u is given, and a largest error F of *decisions* that rounding takes (who wins a maximum, on which
+side of a kink or of 0 a value lies). Errors of different origin add in quadrature (Higham and Mary 2019), so
+the bound does not grow without reason in deep networks. With n terms t_i of a sum,
 
     z = sum_i t_i            sigma_z^2 = sum_i w_i^2 sigma_x^2 + (u (sqrt n + 4) sum_i |t_i|)^2
     s = R / d(z)             sigma_s^2 = (sigma_R / d)^2 + (R sigma_z / d^2)^2 + (3 u s)^2
@@ -115,7 +115,7 @@ def never_rounds(
 
 
 class _Map:
-    """A linear layer for one sample shape: sums of errors and of sizes through it, and how many terms they have."""
+    """A linear layer for one sample shape: sums of errors and of sizes through it, and their terms."""
 
     def __init__(self, layer: Any, shape: tuple) -> None:
         self.layer, self.shape = layer, shape
@@ -162,7 +162,7 @@ def _grown(layer: Any) -> Any:
 
 
 def majorant(question: Question) -> dict[str, Any]:
-    """The layers of the walked network, made of parameters of absolute value: ``beta - g mean`` becomes a sum."""
+    """The layers of the walked network, of absolute parameters: ``beta - g mean`` becomes a sum."""
     own = question.network
     try:
         grown = own.rebuilt(

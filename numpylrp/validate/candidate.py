@@ -1,4 +1,4 @@
-"""What a candidate gives: arrays by name, checked, in the precision that their numbers have; and files of them."""
+"""What a candidate gives: arrays by name, checked, in the precision of their numbers; and files of them."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def unit(array: np.ndarray) -> float:
 
 
 def is_float32(array: np.ndarray) -> bool:
-    """Whether float64 numbers were float32 before: all of them fit, with more digits than small fractions have."""
+    """Whether float64 numbers were float32 before: all fit, with more digits than small fractions have."""
     with np.errstate(over="ignore"):
         single = array.astype(np.float32)
     return bool((single == array).all() and (single.view(np.int32) & 0xFF).any())

@@ -1,7 +1,7 @@
 """The judge: where another implementation parts from the definition, and why.
 
-The candidate gives relevance by name (of the inputs, of the outputs of layers, or of both, any subset) and, if
-it likes, activations. Each array gets a verdict of its own: expected is what the layers between it and
+The candidate gives relevance by name (of the inputs, of the outputs of layers, or of both, any subset) and,
+if it likes, activations. Each array gets a verdict of its own: expected is what the layers between it and
 whatever was given above make of that, so that it does not matter what went wrong before. It agrees where it
 lies within what rounding may change (`bounds`). Where it does not, hypotheses are walked (`search`, with the
 tables of `wrong_seeds`, `wrong_rules` and `wrong_forward`), and those are named that explain the difference

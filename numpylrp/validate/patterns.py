@@ -1,4 +1,4 @@
-"""Simple changes of a whole array: a factor, a sign, an order of axes, a normalization, a sum over channels."""
+"""Simple changes of a whole array: a factor, a sign, an order of axes, a normalization, sums of channels."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def known_factors(ours: np.ndarray, total: np.ndarray) -> Mapping[str, np.ndarra
 
 
 def factor_text(k: np.ndarray, ours: np.ndarray, total: np.ndarray) -> tuple[str, bool]:
-    """A factor of each sample, in words, and whether that says why: an unknown one of each sample does not."""
+    """A factor of each sample, in words, and whether that says why: an unknown one does not."""
     why = next((f", {text}" for text, v in known_factors(ours, total).items() if np.allclose(k, v)), "")
     if not k.any():
         return "is 0 everywhere", True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -178,7 +178,7 @@ class Search:
             self.attempt(hypothesis, names, text)
 
     def families(self) -> Iterator[tuple[str, set[str]]]:
-        """The layers of each family, those with weights, and those of each rule: where they are several, not all."""
+        """The layers of each family, with weights, and of each rule: where they are several, not all."""
         world, groups = self.evidence.case.world, {}
         for node in self.evidence.case.question.network.nodes:
             family, rule = node.layer.family, world.rules.get(node.name)
@@ -199,7 +199,7 @@ class Search:
                 yield f", in {kind} alone", names
 
     def candidates(self) -> list[str]:
-        """Layers that alone may be otherwise, nearest to the output first: of several (one is no part of many)."""
+        """Layers that alone may be otherwise, nearest to the output first: of several."""
         world, question = self.evidence.case.world, self.evidence.case.question
         near = {n.name for n in self.evidence.nodes(world, self.differing)}
         everything = any(self.evidence.from_seed(name) for name in self.differing)

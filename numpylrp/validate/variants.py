@@ -725,7 +725,7 @@ def pooled(layer: Any, how: str) -> Back:
 
 
 def shared_by(layer: Any, how: str) -> Back:
-    """A layer with several inputs that shares otherwise: to one of them, in another order, evenly, or by size."""
+    """A layer with several inputs that shares otherwise: to one, in another order, evenly, or by size."""
 
     def back(R: np.ndarray, x: tuple, y: np.ndarray, rule: Rule | None) -> tuple:
         parts = layer.relprop(R, x, y, rule)

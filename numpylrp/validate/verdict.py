@@ -14,7 +14,8 @@ SHOWN = 3
 
 HOOKS = """\
 To get further, dump relevance of layers as well ({names}); in PyTorch:
-  found, keep = {{}}, lambda name: lambda y: y.register_hook(lambda R: found.update({{name: R.detach().numpy()}}))
+  found = {{}}
+  keep = lambda name: lambda y: y.register_hook(lambda R: found.update({{name: R.detach().numpy()}}))
   hook = lambda name: lambda module, x, y: keep(name)(y) if y.requires_grad else None
   for name, module in model.named_modules(): module.register_forward_hook(hook(name))"""
 
@@ -118,7 +119,7 @@ class Verdict:
 
     @property
     def first(self) -> Row | None:
-        """The first value where candidate and definition part: of activations, then of relevance, backward."""
+        """The first value where candidate and definition part: activations, then relevance, backward."""
         parted = [row for row in self.rows if not row.agrees]
         compared = [row for row in parted if np.isfinite(row.maximum)]
         return next(iter(compared or parted), None)

@@ -102,7 +102,7 @@ SEEDS: tuple[Hypothesis, ...] = (
 
 
 def other_classes(case: Case) -> Iterator[Hypothesis]:
-    """The logit, or 1, for another class than the target: for one class, and for the next best of each sample."""
+    """The logit, or 1, for another class than the target: for one class, and the next best of each sample."""
     y, target = _logits(case), case.world.target
     if y.ndim < 2 or y.shape[1] < 2 or _single(case) is None:
         return

@@ -4,8 +4,9 @@
     python tests/keras/forms.py FOLDER [NAME ...]
     tar -C FOLDER --sort=name -cJf tests/keras/forms.tar.xz .        # once all versions have written theirs
 
-Each is written as NAME-VERSION.h5, .keras, .weights.h5 with .json, and its inputs and outputs as .npz. Keras 2
-also writes its older weights, NAME-VERSION.order.h5, beside the .json of a model whose layers have other names.
+Each is written as NAME-VERSION.h5, .keras, .weights.h5 with .json, and its inputs and outputs as .npz.
+Keras 2 also writes its older weights, NAME-VERSION.order.h5, beside the .json of a model whose layers
+have other names.
 """
 
 from __future__ import annotations
