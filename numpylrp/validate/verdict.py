@@ -14,8 +14,7 @@ SHOWN = 3
 
 HOOKS = """\
 To get further, dump relevance of layers as well ({names}); in PyTorch:
-  found = {{}}
-  keep = lambda name: lambda y: y.register_hook(lambda R: found.update({{name: R.detach().numpy()}}))
+  found, keep = {{}}, lambda n: lambda y: y.register_hook(lambda R: found.update({{n: R.detach().numpy()}}))
   hook = lambda name: lambda module, x, y: keep(name)(y) if y.requires_grad else None
   for name, module in model.named_modules(): module.register_forward_hook(hook(name))"""
 
