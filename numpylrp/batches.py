@@ -24,7 +24,7 @@ def checked_batch(x: Any, inputs: Mapping[str, Shape], dtype: np.dtype) -> dict[
             raise LRPError(f"the network has inputs {', '.join(inputs)}: give a mapping of name to array")
         x = {next(iter(inputs)): x}
     if set(x) != set(inputs):
-        raise LRPError(f"inputs are to be {', '.join(inputs)}, not {', '.join(map(str, x))}")
+        raise LRPError(f"inputs must be {', '.join(inputs)}, not {', '.join(map(str, x))}")
     batch = {name: _checked(name, x[name], inputs[name], dtype) for name in inputs}
     if len({len(value) for value in batch.values()}) > 1:
         lengths = ", ".join(f"{name} {len(value)}" for name, value in batch.items())
@@ -38,13 +38,13 @@ def _checked(name: str, value: Any, want: Shape, dtype: np.dtype) -> np.ndarray:
         if array.dtype.kind not in "fiub":
             raise TypeError
     except (TypeError, ValueError):
-        raise LRPError(f"input {name!r} is to be an array of numbers") from None
+        raise LRPError(f"input {name!r} must be an array of numbers") from None
     if array.ndim != len(want) + 1 or not _matches(want, array.shape[1:]):
         text = shape_text((None, *want)).replace("?", "N", 1)
         one = array.ndim == len(want) and _matches(want, array.shape)
         hint = " (one sample: give x[None])" if one else ""
         given = shape_text(array.shape)
-        raise ShapeError(f"input {name!r} is to have shape {text}, but it has {given}{hint}")
+        raise ShapeError(f"input {name!r} must have shape {text}, but it has {given}{hint}")
     if len(array) == 0:
         raise ShapeError(f"input {name!r} is empty: its shape is {shape_text(array.shape)}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -79,7 +79,7 @@ def batch_size(given: int | None, total: int, bytes_each: int) -> int:
     if given is None:
         return total if total == 1 else max(1, MEMORY // bytes_each)
     if not isinstance(given, (int, np.integer)) or given < 1:
-        raise LRPError(f"batch_size is to be an integer of at least 1, not {given!r}")
+        raise LRPError(f"batch_size must be an integer of at least 1, not {given!r}")
     return int(given)
 
 

@@ -19,10 +19,10 @@ from .auditing import audit as account
 from .auditing import joined
 from .composite import PRESETS
 from .errors import FileError, LRPError
-from .explanation import NORMALIZATION, prepared
 from .files import opened, whole, write_between
 from .inputs import Samples, samples
 from .network import Network
+from .planning import NORMALIZATION, prepared
 from .run import CHUNK, run
 from .seed import SEEDS
 from .text import flow_table

@@ -1,5 +1,11 @@
 """The errors of the library: all of one kind, so that one ``except`` catches them."""
 
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
 
 class LRPError(ValueError):
     """What was given is not valid; the message says what was given, what is valid, and where."""
@@ -23,3 +29,12 @@ class NonFiniteError(LRPError):
 
 class MissingExtraError(LRPError, ImportError):
     """An optional package is not installed; the message says which extra has it."""
+
+
+def check_number(owner: Any, name: str, least: float = 0.0) -> None:
+    """Refuse a field of `owner` that is not a finite number of at least `least`."""
+    value = getattr(owner, name)
+    if not (isinstance(value, Real) and math.isfinite(value) and value >= least):
+        raise LRPError(
+            f"{type(owner).__name__}: {name} must be a number of at least {least:g}, not {value!r}"
+        )

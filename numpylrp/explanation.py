@@ -12,26 +12,15 @@ from . import seed as seeds
 from .batches import batch_size as choose_size
 from .batches import in_batches, rows_of, stacked
 from .clrp import contrast
-from .composite import Composite
-from .composite import composite as find_composite
 from .errors import LRPError, NonFiniteError
 from .fast import Fast, Plain, path_of
 from .fast.plans import each_walk, needed, settled
 from .fast.threads import each, one_blas_thread
-from .fusion import fused_once
-from .layers import Sigmoid, Softmax, Transpose
 from .network import Network
-from .rules import AbsZ, Pass, Rule
-from .text import flow_table
+from .planning import start_of, traced_layers
+from .rules import Rule
+from .text import explanation_text, flow_table
 from .wiring import Node
-
-NORMALIZATION = {
-    "fused": (),
-    "linear": (),
-    "identity": (("BatchNorm", Pass()),),
-    "abs-z": (("BatchNorm", AbsZ()),),
-}
-"""How batch normalization can be treated: entries of a composite; "fused" also changes the network."""
 
 
 @dataclass
@@ -115,11 +104,7 @@ class Explanation:
         return flow_table(self.steps, sample)
 
     def __str__(self) -> str:
-        n = self.target.shape[-1]
-        labels = sorted({self.label(t) for t in self.target.ravel().tolist()})
-        what = f"class {', '.join(labels)}" if len(labels) < 6 else f"{len(labels)} classes"
-        head = f"{n} sample{'s' * (n > 1)}, {what}{'; mean over samples' * (n > 1)}"
-        return f"{head}\n{self.table()}"
+        return explanation_text(self)
 
     __repr__ = __str__
 
@@ -211,11 +196,11 @@ def explain(
     fc1    Dense  Epsilon(1e-06)  2                 6       0.00%
     input  Input                  2                 6
     """
-    network, rules = settled(prepared, network, composite, normalization, options)
+    network, rules = settled(network, composite, normalization, options)
     batch = network.batch(x)
     total = len(next(iter(batch.values())))
     top = start_of(network, output, seed)
-    walk = Walk(network, rules, top, seed, _traced(trace, network), watch, fast)
+    walk = Walk(network, rules, top, seed, traced_layers(trace, network), watch, fast)
     rank = 1 + len(network.shapes[top])
 
     def part(rows: slice) -> Explanation:
@@ -227,43 +212,6 @@ def explain(
         if walk.fast and watch is None:  # who watches sees the batches in order
             return in_batches(part, total, each_walk(network, batch, min(size, total)), each)
         return in_batches(part, total, size)
-
-
-def prepared(
-    network: Network, composite: Any, normalization: str = "fused", **options: Any
-) -> tuple[Network, Composite]:
-    """The network and the composite that `explain` walks with."""
-    if normalization not in NORMALIZATION:
-        known = ", ".join(NORMALIZATION)
-        raise LRPError(f"there is no normalization {normalization!r}; there are {known}")
-    if normalization == "fused":
-        network = fused_once(network)
-    return network, find_composite(composite, network, **options).preceded(*NORMALIZATION[normalization])
-
-
-def start_of(network: Network, output: str | None, seed: Any) -> str:
-    """Where the walk starts: before a softmax or sigmoid at the end of the output, and before the
-    transpose after it that channels-last models have, so that classes lie along the first axis.
-    """
-    at = network.outputs[0] if output is None else output
-    if at not in network.outputs:
-        raise LRPError(f"there is no output {at!r}; there are {', '.join(network.outputs)}")
-    own = not isinstance(seed, str) and not callable(seed)  # an array has the layout of the output
-    while isinstance(network[at], Transpose) and not own and network.node(at).inputs[0] in network:
-        at = network.node(at).inputs[0]
-    if isinstance(network[at], (Softmax, Sigmoid)) and network.node(at).inputs[0] in network:
-        at = network.node(at).inputs[0]
-    return at
-
-
-def _traced(trace: Any, network: Network) -> set[str]:
-    """The names of the layers whose arrays are kept."""
-    if isinstance(trace, (bool, np.bool_)):
-        return {node.name for node in network.nodes} if trace else set()
-    names = {trace} if isinstance(trace, str) else set(trace)
-    for name in names:
-        network[name]
-    return names
 
 
 class Walk:

@@ -14,13 +14,15 @@ convolutions, pooling, normalization and sums. x+ is max(x, 0) and x- is min(x, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .errors import LRPError, ShapeError
+from .bounds import frozen_bound, sample_bounds
+from .errors import LRPError, ShapeError, check_number
+from .text import fields_text
 
 # ---------------------------------------------------------------- changes of weights
 
@@ -195,29 +197,10 @@ class Rule:
 
     @cached_property
     def _text(self) -> str:
-        def text(value: Any) -> str:
-            if isinstance(value, np.ndarray) and value.ndim:
-                return f"<{'x'.join(map(str, value.shape))}>"
-            if isinstance(value, tuple):
-                return f"<{len(value)}>" if len(value) > 4 else f"({', '.join(map(text, value))})"
-            return f"{value:g}" if isinstance(value, (float, np.ndarray)) else f"{value}"
-
-        parts = [text(getattr(self, name)) for name in self.shown]
-        for f in fields(self) if is_dataclass(self) else ():
-            if f.init and f.name not in self.shown and getattr(self, f.name) != f.default:
-                parts.append(f"{f.name}={text(getattr(self, f.name))}")
-        return f"{type(self).__name__}({', '.join(parts)})"
+        return fields_text(self, self.shown)
 
 
 # ---------------------------------------------------------------- the rules of the literature
-
-
-def _number(rule: Rule, name: str, least: float = 0.0) -> None:
-    value = getattr(rule, name)
-    if not (isinstance(value, (int, float, np.number)) and np.isfinite(value) and value >= least):
-        raise LRPError(
-            f"{type(rule).__name__}: {name} is to be a number of at least {least:g}, not {value!r}"
-        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -246,7 +229,7 @@ class Epsilon(Rule):
     shown: ClassVar = ("epsilon",)
 
     def __post_init__(self) -> None:
-        _number(self, "epsilon")
+        check_number(self, "epsilon")
 
     def stabilized(self, z):
         if not self.relative:
@@ -291,8 +274,8 @@ class Gamma(Rule):
     shown: ClassVar = ("gamma",)
 
     def __post_init__(self) -> None:
-        _number(self, "gamma")
-        _number(self, "epsilon")
+        check_number(self, "gamma")
+        check_number(self, "epsilon")
 
     def favoured(self, layer: Any, shape: tuple, x: Halves, sign: int) -> list[Part]:
         """The parts of the share that favours contributions of this sign."""
@@ -341,9 +324,9 @@ class AlphaBeta(Rule):
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta", "epsilon"):
-            _number(self, name)
+            check_number(self, name)
         if not np.isclose(self.alpha - self.beta, 1, rtol=0, atol=1e-9):
-            raise LRPError(f"AlphaBeta: alpha - beta is to be 1, not {self.alpha} - {self.beta}")
+            raise LRPError(f"AlphaBeta: alpha - beta must be 1, not {self.alpha} - {self.beta}")
 
     def sums(self, layer: Any, x: np.ndarray) -> Iterator[tuple[str, float, list[Part]]]:
         """The sign of each share, its factor, and the parts of its sum z+ or z-."""
@@ -399,7 +382,7 @@ class WSquare(Rule):
     change: ClassVar[Callable] = staticmethod(square)
 
     def __post_init__(self) -> None:
-        _number(self, "epsilon")
+        check_number(self, "epsilon")
 
     def shares(self, layer, R, x, y):
         # The denominators are the same for all samples: one of them is enough.
@@ -443,12 +426,9 @@ class ZBox(Rule):
     shown: ClassVar = ("low", "high")
 
     def __post_init__(self) -> None:
-        _number(self, "epsilon")
+        check_number(self, "epsilon")
         for name in ("low", "high"):
-            value = np.asarray(getattr(self, name), dtype=float)
-            if not np.isfinite(value).all():
-                raise LRPError(f"ZBox: {name} has a value that is NaN or infinite")
-            object.__setattr__(self, name, tuple(value.ravel()) if value.ndim == 1 else value)
+            object.__setattr__(self, name, frozen_bound(f"ZBox: {name}", getattr(self, name)))
 
     def __hash__(self) -> int:
         return hash(
@@ -458,29 +438,8 @@ class ZBox(Rule):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ZBox) and hash(self) == hash(other)
 
-    def _bound(self, value: Any, x: np.ndarray) -> np.ndarray:
-        """The bound as one sample of x's shape."""
-        value = np.asarray(value, dtype=x.dtype)
-        if value.ndim == 1 and x.ndim > 2:
-            value = value.reshape(-1, *(1,) * (x.ndim - 2))
-        try:
-            return np.broadcast_to(value, x.shape[1:])[None]
-        except ValueError:
-            raise ShapeError(
-                f"ZBox: a bound of shape {value.shape} does not fit samples of shape {x.shape[1:]}: "
-                "give a scalar, one value a channel, or an array of that shape"
-            ) from None
-
     def shares(self, layer, R, x, y):
-        low, high = self._bound(self.low, x), self._bound(self.high, x)
-        if (low > high).any():
-            raise LRPError(f"ZBox: low {low[low > high][0]:g} is above high {high[low > high][0]:g}")
-        slack = 1e-5 * np.maximum(high - low, np.maximum(abs(low), abs(high)))
-        if (x < low - slack).any() or (x > high + slack).any():
-            raise LRPError(
-                f"ZBox: the layer's input reaches from {x.min():.4g} to {x.max():.4g}, "
-                f"outside the bounds {np.min(low):.4g} .. {np.max(high):.4g}"
-            )
+        low, high = sample_bounds("ZBox", self.low, self.high, x)
         bounds = [Part(-low, positive)] * bool(low.any()) + [Part(-high, negative)] * bool(high.any())
         yield Share(R, [Part(x), *bounds])
 
@@ -504,7 +463,7 @@ class AbsZ(Rule):
     epsilon: float = 0.0
 
     def __post_init__(self) -> None:
-        _number(self, "epsilon")
+        check_number(self, "epsilon")
 
     def shares(self, layer, R, x, y):
         _, bias = layer.parameters(x.shape[1:])

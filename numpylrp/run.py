@@ -30,9 +30,10 @@ import numpy as np
 
 from . import __version__
 from .errors import FileError, LRPError
-from .explanation import Explanation, Step, explain, prepared
+from .explanation import Explanation, Step, explain
 from .inputs import Samples
 from .network import Network
+from .planning import prepared
 
 CHUNK = 64
 """Samples between two savings of the file."""

@@ -1,4 +1,4 @@
-"""The relevance to start from: what of the output is to be explained.
+"""The relevance to start from: which part of the output is explained.
 
 A seed turns the output (the logits) into relevance of the same shape. Classes lie along the first
 axis of a sample.
@@ -45,7 +45,7 @@ def targets(target: Any, output: np.ndarray, class_names: Sequence[str] | None =
     if not (isinstance(target, (list, tuple, np.ndarray)) and np.ndim(target)):
         return np.full(n, _index(target, count, class_names))
     if len(target) != n:
-        raise LRPError(f"target is to be one class, or one for each of the {n} samples, not {len(target)}")
+        raise LRPError(f"target must be one class, or one for each of the {n} samples, not {len(target)}")
     return np.array([_index(t, count, class_names) for t in target])
 
 
@@ -56,7 +56,7 @@ def _index(target: Any, count: int, names: Sequence[str] | None) -> int:
             raise LRPError(f"target {target!r} is no class of this network: {known}")
         return list(names).index(target)
     if isinstance(target, (bool, np.bool_)) or not isinstance(target, (int, np.integer)):
-        raise LRPError(f"target is to be an index or a label, not {target!r}")
+        raise LRPError(f"target must be an index or a label, not {target!r}")
     if not 0 <= target < count:
         raise LRPError(f"target {target} is out of range: the output has classes 0 .. {count - 1}")
     return int(target)
@@ -198,7 +198,7 @@ def start(seed: Any, output: np.ndarray, target: np.ndarray) -> np.ndarray:
         R = seed
     R = np.asarray(R)
     if R.dtype.kind not in "fiub":
-        raise LRPError("a seed is to be an array of numbers")
+        raise LRPError("a seed must be an array of numbers")
     if R.shape != output.shape:
         try:
             R = np.broadcast_to(R, output.shape)

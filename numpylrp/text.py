@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,22 @@ def value_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (float, np.ndarray)) else f"{value}"
 
 
+def fields_text(value: Any, shown: Sequence[str]) -> str:
+    """A rule as it is written: the parameters `shown`, and others where they are not the default.
+
+    Examples
+    --------
+    >>> from numpylrp.rules import AlphaBeta
+    >>> AlphaBeta(2.0, 1.0, epsilon=0.5)
+    AlphaBeta(2, 1, epsilon=0.5)
+    """
+    parts = [value_text(getattr(value, name)) for name in shown]
+    for f in dataclasses.fields(value) if dataclasses.is_dataclass(value) else ():
+        if f.init and f.name not in shown and getattr(value, f.name) != f.default:
+            parts.append(f"{f.name}={value_text(getattr(value, f.name))}")
+    return f"{type(value).__name__}({', '.join(parts)})"
+
+
 def flow_table(steps: Mapping[str, Any], sample: int | None = None) -> str:
     """The steps of an explanation, from the output back, with what each layer did not send on."""
 
@@ -56,3 +73,12 @@ def flow_table(steps: Mapping[str, Any], sample: int | None = None) -> str:
         lost = "" if step.kind == "Input" else lost
         rows.append((step.name, step.kind, step.rule, shape_text(step.shape), f"{received:11.6g}", lost))
     return aligned(rows)
+
+
+def explanation_text(explanation: Any) -> str:
+    """An explanation in one line, and its table."""
+    n = explanation.target.shape[-1]
+    labels = sorted({explanation.label(t) for t in explanation.target.ravel().tolist()})
+    what = f"class {', '.join(labels)}" if len(labels) < 6 else f"{len(labels)} classes"
+    head = f"{n} sample{'s' * (n > 1)}, {what}{'; mean over samples' * (n > 1)}"
+    return f"{head}\n{explanation.table()}"

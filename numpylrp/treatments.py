@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .explanation import NORMALIZATION, explain
+from .explanation import explain
 from .network import Network
+from .planning import NORMALIZATION
 from .text import aligned
 
 

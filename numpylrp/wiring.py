@@ -28,9 +28,9 @@ def float_dtype(dtype: Any) -> np.dtype:
     try:
         dtype = np.dtype(dtype)
     except TypeError:
-        raise LRPError(f"dtype is to be float32 or float64, not {dtype!r}") from None
+        raise LRPError(f"dtype must be float32 or float64, not {dtype!r}") from None
     if dtype not in (np.float32, np.float64):
-        raise LRPError(f"dtype is to be float32 or float64, not {dtype}")
+        raise LRPError(f"dtype must be float32 or float64, not {dtype}")
     return dtype
 
 
@@ -46,9 +46,9 @@ def _shape(name: str, shape: Any) -> Shape:
     try:
         shape = tuple(None if n is None else int(n) for n in shape)
     except (TypeError, ValueError):
-        raise ShapeError(f"the shape of input {name!r} is to be integers (or None), not {shape!r}") from None
+        raise ShapeError(f"the shape of input {name!r} must be integers (or None), not {shape!r}") from None
     if any(n is not None and n < 1 for n in shape):
-        raise ShapeError(f"the shape of input {name!r} is to be positive, not {shape}")
+        raise ShapeError(f"the shape of input {name!r} must be positive, not {shape}")
     return shape
 
 
@@ -91,7 +91,7 @@ def _nodes(layers: Iterable[tuple], first: str) -> list[Node]:
     for entry in layers:
         if not 2 <= len(entry) <= 3 or not isinstance(entry[0], str) or not isinstance(entry[1], Layer):
             raise LRPError(
-                f"a layer is to be given as (name, layer) or (name, layer, inputs), not {entry!r:.120}"
+                f"a layer must be given as (name, layer) or (name, layer, inputs), not {entry!r:.120}"
             )
         name, layer = entry[:2]
         reads = entry[2] if len(entry) == 3 else (before,)

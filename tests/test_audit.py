@@ -15,7 +15,6 @@ from numpylrp.auditing import SHARES, audit, joined
 from numpylrp.cli import main
 from numpylrp.composite import Composite
 from numpylrp.errors import LRPError
-from numpylrp.explanation import prepared
 from numpylrp.layers import (
     LRN,
     Add,
@@ -30,6 +29,7 @@ from numpylrp.layers import (
     ReLU,
     ZeroPadding,
 )
+from numpylrp.planning import prepared
 from numpylrp.rules import LRP0, AbsZ, AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
 
 RULES = [

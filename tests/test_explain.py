@@ -374,13 +374,13 @@ def test_maps_are_explained_by_channel():
         ({"target": 3}, r"target 3 is out of range: the output has classes 0 .. 2"),
         ({"target": -1}, "target -1 is out of range"),
         ({"target": "dog"}, "'dog' is no class of this network: there are ant, bee, cat"),
-        ({"target": 1.0}, "target is to be an index or a label, not 1.0"),
+        ({"target": 1.0}, "target must be an index or a label, not 1.0"),
         ({"target": [0, 1]}, "one for each of the 3 samples, not 2"),
         ({"classes": []}, "classes is empty"),
         ({"seed": "nose"}, "there is no seed 'nose'; there are logit"),
         ({"composite": "nose"}, "there is no composite 'nose'; there are epsilon"),
         ({"composite": 3}, "there is no composite 3"),
-        ({"batch_size": 0}, "batch_size is to be an integer of at least 1"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1"),
     ],
 )
 def test_bad_calls_are_refused(options, says):
@@ -520,8 +520,8 @@ def test_bad_composites_are_refused():
         ([("a", ReLU(), "b")], "layer 'a' reads 'b', which does not exist"),
         ([("a", ReLU(), "b"), ("b", ReLU(), "a")], "layers 'a', 'b' read each other in a circle"),
         ([("a", ReLU(), ("input", "input"))], r"layer 'a' \(ReLU\) takes one input, not 2"),
-        ([("a",)], r"is to be given as \(name, layer\)"),
-        ([("a", "relu")], r"is to be given as \(name, layer\)"),
+        ([("a",)], r"must be given as \(name, layer\)"),
+        ([("a", "relu")], r"must be given as \(name, layer\)"),
         (
             [("fc", Dense(np.ones((2, 3))))],
             r"layer 'fc' \(Dense\): weight \(2, 3\) takes 3 values on .*the input has shape \(2,\)",
@@ -537,7 +537,7 @@ def test_bad_wiring_is_refused_when_built(layers, says):
 def test_bad_inputs_are_refused():
     network = chain()
     x = inputs(network)
-    with pytest.raises(ShapeError, match=r"is to have shape N x 2 x 7 x 8, but it has 3 x 2 x 8 x 7"):
+    with pytest.raises(ShapeError, match=r"must have shape N x 2 x 7 x 8, but it has 3 x 2 x 8 x 7"):
         network.forward(x.swapaxes(2, 3))
     with pytest.raises(ShapeError, match=r"one sample: give x\[None\]"):
         network.forward(x[0])
@@ -550,7 +550,7 @@ def test_bad_inputs_are_refused():
     x[1, 0, 2, 3] = np.nan
     with pytest.raises(NonFiniteError, match=r"NaN or infinite, first at \(1, 0, 2, 3\)"):
         network.forward(x)
-    with pytest.raises(LRPError, match="dtype is to be float32 or float64, not int64"):
+    with pytest.raises(LRPError, match="dtype must be float32 or float64, not int64"):
         network.astype(np.int64)
 
 

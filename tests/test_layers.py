@@ -334,18 +334,18 @@ def test_every_kind_says_what_it_is(kind):
 
 
 BAD = [
-    (lambda: Dense(np.ones(3)), r"Dense: weight is to have 2 axes, but its shape is \(3,\)"),
+    (lambda: Dense(np.ones(3)), r"Dense: weight must have 2 axes, but its shape is \(3,\)"),
     (
         lambda: Dense(np.ones((2, 3)), np.ones(3)),
         r"Dense: weight \(2, 3\) has 2 outputs, but bias has shape \(3,\)",
     ),
-    (lambda: Dense("weights"), "Dense: weight is to be an array of numbers"),
-    (lambda: Conv2D(np.ones((4, 3, 3))), r"Conv2D: weight is to have 4 axes"),
-    (lambda: Conv2D(np.ones((4, 3, 3, 3)), stride=0), "stride is to be an integer of at least 1"),
+    (lambda: Dense("weights"), "Dense: weight must be an array of numbers"),
+    (lambda: Conv2D(np.ones((4, 3, 3))), r"Conv2D: weight must have 4 axes"),
+    (lambda: Conv2D(np.ones((4, 3, 3, 3)), stride=0), "stride must be an integer of at least 1"),
     (lambda: Conv2D(np.ones((4, 3, 3, 3)), stride=1.5), "stride"),
-    (lambda: Conv2D(np.ones((4, 3, 3, 3)), padding=0.5), "padding is to be"),
-    (lambda: Conv2D(np.ones((4, 3, 3, 3)), padding=-1), "padding is to be"),
-    (lambda: Conv2D(np.ones((4, 3, 3, 3)), padding="full"), "padding is to be 'same'"),
+    (lambda: Conv2D(np.ones((4, 3, 3, 3)), padding=0.5), "padding must be"),
+    (lambda: Conv2D(np.ones((4, 3, 3, 3)), padding=-1), "padding must be"),
+    (lambda: Conv2D(np.ones((4, 3, 3, 3)), padding="full"), "padding must be 'same'"),
     (lambda: Conv2D(np.ones((4, 3, 3, 3)), groups=3), "can't be cut into 3 groups"),
     (lambda: Conv2D(np.ones((4, 3, 3, 3)), np.ones(3)), "has 4 output channels, but bias"),
     (lambda: Conv2D(np.ones((4, 0, 3, 3))), "is empty"),
@@ -358,10 +358,10 @@ BAD = [
     (lambda: BatchNorm(None, None, [0.0], [0.0], eps=0), "division by zero"),
     (lambda: BatchNorm(None, None, None, [0.0]), "mean is missing"),
     (lambda: CELU(0), "alpha is to be positive, not 0"),
-    (lambda: Transpose((0, 2)), "axes are to be an order"),
+    (lambda: Transpose((0, 2)), "axes must be an order"),
     (lambda: Reshape((-1, -1)), "at most one -1"),
-    (lambda: ZeroPadding((1, 1)), "padding is to be a pair"),
-    (lambda: UpSampling((0, 1)), "size is to be integers of at least 1"),
+    (lambda: ZeroPadding((1, 1)), "padding must be a pair"),
+    (lambda: UpSampling((0, 1)), "size must be integers of at least 1"),
     (lambda: Slice((0,), (1, 2)), "of one length"),
 ]
 
@@ -404,7 +404,7 @@ MISFITS = [
     (Concatenate(), [(3, 2), (3, 4)], "differ beside axis 0"),
     (Softmax(2), [(3,)], "axis 2 is not an axis"),
     (Slice((5,), (None,)), [(3,)], "leaves nothing"),
-    (Multiply(signal=2), [(3,), (3,)], "signal is to be None or 0 .. 1"),
+    (Multiply(signal=2), [(3,), (3,)], "signal must be None or 0 .. 1"),
 ]
 
 

@@ -160,10 +160,10 @@ def test_presets_take_them(preset):
         (lambda: GroupNorm(0), (4, 2), "groups is to be an integer of at least 1"),
         (lambda: LayerNorm(axes="x"), (4,), "axes is to be one or more integers"),
         (lambda: LayerNorm(eps=-1), (4,), "eps is to be a number of at least 0"),
-        (lambda: LRN(0), (4, 2), "size is to be an integer of at least 1"),
-        (lambda: LRN(3, alpha=-1.0), (4, 2), "alpha and k are to be at least 0"),
+        (lambda: LRN(0), (4, 2), "size must be an integer of at least 1"),
+        (lambda: LRN(3, alpha=-1.0), (4, 2), "alpha and k must be at least 0"),
         (lambda: LRN(3, within=True), (4,), "needs samples"),
-        (lambda: LRN(3, before=3), (4,), "before is to be 0 .. 2"),
+        (lambda: LRN(3, before=3), (4,), "before must be 0 .. 2"),
     ],
 )
 def test_bad_parameters_are_refused(make, shape, says):

@@ -318,9 +318,9 @@ def test_a_layer_used_alone_says_which_shape_it_takes(layer, shape, says):
 def test_relevance_of_another_shape_is_refused():
     layer, x = Dense(np.ones((2, 3))), np.ones((1, 3))
     y = layer.forward(x)
-    with pytest.raises(ShapeError, match=r"Dense: R is to have shape \(1, 2\) for this input, not \(1, 3\)"):
+    with pytest.raises(ShapeError, match=r"Dense: R must have shape \(1, 2\) for this input, not \(1, 3\)"):
         layer.relprop(x, x, y, Epsilon())
-    with pytest.raises(ShapeError, match=r"Dense: y is to have shape \(1, 2\)"):
+    with pytest.raises(ShapeError, match=r"Dense: y must have shape \(1, 2\)"):
         layer.relprop(y, x, x, Epsilon())
     with pytest.raises(LRPError, match="Dense: relevance goes through it by a rule; give one"):
         layer.relprop(y, x, y)
@@ -330,7 +330,7 @@ def test_relevance_of_another_shape_is_refused():
         Concatenate().forward((np.ones((1, 2, 3)), np.ones((1, 2, 4))))
     with pytest.raises(ShapeError, match="takes arrays with the batch as first axis, not float"):
         ReLU().forward(3.0)
-    with pytest.raises(ShapeError, match=r"Flatten: R is to have shape \(1, 3\)"):
+    with pytest.raises(ShapeError, match=r"Flatten: R must have shape \(1, 3\)"):
         Flatten().relprop(np.ones((1, 4)), x, x)
 
 

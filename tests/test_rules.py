@@ -300,10 +300,10 @@ def test_pass_needs_one_shape():
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Epsilon(-1.0), "epsilon is to be a number of at least 0, not -1.0"),
+        (lambda: Epsilon(-1.0), "epsilon must be a number of at least 0, not -1.0"),
         (lambda: Epsilon(float("nan")), "epsilon"),
-        (lambda: Gamma("x"), "gamma is to be a number"),
-        (lambda: AlphaBeta(2.0, 0.5), r"alpha - beta is to be 1, not 2.0 - 0.5"),
+        (lambda: Gamma("x"), "gamma must be a number"),
+        (lambda: AlphaBeta(2.0, 0.5), r"alpha - beta must be 1, not 2.0 - 0.5"),
         (lambda: ZBox(0.0, np.inf), "high has a value that is NaN or infinite"),
     ],
 )

@@ -11,9 +11,10 @@ from scipy import special
 from .. import seed as seeds
 from ..batches import MEMORY, sample_shapes
 from ..errors import LRPError
-from ..explanation import Explanation, start_of
+from ..explanation import Explanation
 from ..layers import Sigmoid
 from ..network import Network
+from ..planning import start_of
 from .maps import bytes_of, checked_axis, chosen, finite, one_input, same_samples, whole_number
 
 Progress = Callable[[int, int], None]

@@ -163,7 +163,7 @@ def convolve(
     bias : (O,) or (O, Ho, Wo) array, optional
         Added to every image.
     maps : int, optional
-        The weight is that of so many convolutions, one behind the other, whose outputs are to lie apart;
+        The weight is that of so many convolutions, one after the other, whose outputs must lie apart;
         for one group.
 
     Returns
@@ -236,7 +236,7 @@ def by_columns(weight: np.ndarray, g: Windows, groups: int, pads: Padding, out: 
 
 
 def _kernel_columns(weight: np.ndarray) -> np.ndarray:
-    """The columns of kernels one behind the other, (1, kw * O, C * kh)."""
+    """The columns of kernels one after the other, (1, kw * O, C * kh)."""
     return np.ascontiguousarray(weight.transpose(3, 0, 1, 2)).reshape(1, -1, weight[0, ..., 0].size)
 
 
@@ -244,7 +244,7 @@ def _by_columns(strip: Strip, kernel: np.ndarray, g: Windows, out: Size) -> list
     """A convolution as the sum of those with each column of the kernel: what is left to add up.
 
     One product computes all of these for all pixels; those that belong together lie apart by as much as
-    the columns do. So the rows of windows are copied, not their columns. What lies behind the end of a
+    the columns do. So the rows of windows are copied, not their columns. What lies after the end of a
     row is the padding of the next one, or the tail: zeros.
     """
     kw, step = g.kernel[1], g.dilation[1]

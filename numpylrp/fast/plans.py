@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import NoneType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,6 +12,7 @@ import numpy as np
 from ..batches import sample_bytes
 from ..composite import PRESETS
 from ..network import Network
+from ..planning import prepared
 from ..rules import AlphaBeta, Gamma, Rule
 from .threads import thread_count
 
@@ -22,7 +23,7 @@ _settled: WeakKeyDictionary[Network, dict] = WeakKeyDictionary()
 
 
 def settled(
-    prepared: Callable, network: Network, composite: Any, normalization: str, options: Mapping[str, Any]
+    network: Network, composite: Any, normalization: str, options: Mapping[str, Any]
 ) -> tuple[Network, dict[str, Rule]]:
     """The network to walk through and the rule of each layer; those of a preset are worked out once."""
     bounds = network.metadata.get("input_range")

@@ -53,7 +53,7 @@ def _checked_relprop(relprop: Callable) -> Callable:
             needed = name == "R" or self.takes_rule or array is not None
             if needed and np.shape(array) != shape:
                 kind, given = type(self).__name__, np.shape(array)
-                raise ShapeError(f"{kind}: {name} is to have shape {shape} for this input, not {given}")
+                raise ShapeError(f"{kind}: {name} must have shape {shape} for this input, not {given}")
         if self.takes_rule and rule is None:
             raise LRPError(f"{type(self).__name__}: relevance goes through it by a rule; give one")
         return relprop(self, R, x, y, rule, note)
@@ -216,13 +216,13 @@ def parameter(layer: Layer, name: str, ndim: int | Sequence[int], optional: bool
         if array.dtype.kind not in "fiub":
             raise TypeError
     except (TypeError, ValueError):
-        raise ShapeError(f"{who} is to be an array of numbers, not {value!r:.80}") from None
+        raise ShapeError(f"{who} must be an array of numbers, not {value!r:.80}") from None
     if array.dtype.kind != "f" or array.dtype.itemsize < 4:
         array = array.astype(np.float32 if array.dtype == np.float16 else np.float64)
     allowed = (ndim,) if isinstance(ndim, int) else tuple(ndim)
     if array.ndim not in allowed:
         axes = " or ".join(map(str, allowed))
-        raise ShapeError(f"{who} is to have {axes} axes, but its shape is {array.shape}")
+        raise ShapeError(f"{who} must have {axes} axes, but its shape is {array.shape}")
     if not np.isfinite(array).all():
         bad = np.count_nonzero(~np.isfinite(array))
         raise NonFiniteError(f"{who} has {bad} of {array.size} values that are NaN or infinite")
@@ -247,7 +247,7 @@ def integers(layer: Layer, name: str, rank: int, least: int = 1) -> None:
     )
     if not valid:
         raise ShapeError(
-            f"{type(layer).__name__}: {name} is to be an integer of at least {least}, "
+            f"{type(layer).__name__}: {name} must be an integer of at least {least}, "
             f"or {rank} of them, not {value!r}"
         )
     object.__setattr__(layer, name, tuple(int(v) for v in values))

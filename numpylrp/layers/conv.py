@@ -10,46 +10,9 @@ import numpy as np
 
 from ..errors import ShapeError
 from ..im2col import convolve, convolve_adjoint
-from ..windows import AXES, Windows
+from ..windows import Windows
 from .base import Linear, Shape, integers, parameter
-
-
-def padding_option(layer: Any) -> None:
-    """Make ``layer.padding`` "same", "same_lower" or a pair (before, behind) for each axis."""
-    given, rank = layer.padding, layer.rank
-    name = type(layer).__name__
-    if isinstance(given, str):
-        if given not in ("same", "same_lower", "valid"):
-            raise ShapeError(f"{name}: padding is to be 'same', 'same_lower' or 'valid', not {given!r}")
-        value = ((0, 0),) * rank if given == "valid" else given
-    else:
-        pairs = tuple(given) if isinstance(given, (tuple, list, np.ndarray)) else (given,) * rank
-        pairs = tuple(tuple(p) if isinstance(p, (tuple, list, np.ndarray)) else (p, p) for p in pairs)
-        whole_numbers = all(isinstance(n, (int, np.integer)) for p in pairs for n in p)
-        if not whole_numbers or len(pairs) != rank or not all(len(p) == 2 and min(p) >= 0 for p in pairs):
-            raise ShapeError(
-                f"{name}: padding is to be an integer, {rank} integers, {rank} pairs (before, behind), "
-                f"none negative, 'same' or 'valid', not {given!r}"
-            )
-        value = tuple((int(a), int(b)) for a, b in pairs)
-    object.__setattr__(layer, "padding", value)
-
-
-def spatial(layer: Any, shape: Shape, channels: int | None = None) -> Shape:
-    """The part of a sample shape (C, *size) after the channels, checked."""
-    axes = f"(channels, {', '.join(AXES[layer.rank])})"
-    if len(shape) != layer.rank + 1:
-        raise ShapeError(f"takes samples of shape {axes}, but the input has shape {shape}")
-    if channels is not None and shape[0] != channels:
-        raise ShapeError(f"takes {channels} channels, but the input has shape {shape}, read as {axes}")
-    return shape[1:]
-
-
-def plus(y: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    """``y + bias`` for one value a channel, or one a channel and position."""
-    if bias is None:
-        return y
-    return y + (bias if bias.ndim > 1 else bias.reshape(-1, *(1,) * (y.ndim - 2)))
+from .images import padding_option, plus, spatial
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,7 +39,7 @@ class Conv(Linear):
         padding_option(self)
         name, outputs = type(self).__name__, self.channels[1]
         if not isinstance(self.groups, (int, np.integer)) or self.groups < 1:
-            raise ShapeError(f"{name}: groups is to be an integer of at least 1, not {self.groups!r}")
+            raise ShapeError(f"{name}: groups must be an integer of at least 1, not {self.groups!r}")
         if self.weight.shape[0] % self.groups:
             raise ShapeError(
                 f"{name}: weight {self.weight.shape} can't be cut into {self.groups} groups on its first axis"
@@ -91,7 +54,7 @@ class Conv(Linear):
         parameter(self, "tap_bias", self.rank + 1, optional=True)
         if self.tap_bias is not None and self.tap_bias.shape != (outputs, *self.weight.shape[2:]):
             raise ShapeError(
-                f"{name}: tap_bias is to have shape {(outputs, *self.weight.shape[2:])}, "
+                f"{name}: tap_bias must have shape {(outputs, *self.weight.shape[2:])}, "
                 f"not {self.tap_bias.shape}"
             )
 

@@ -15,7 +15,7 @@ Offset = tuple[int, ...]
 
 
 def _shifted(x: np.ndarray, offset: Offset) -> np.ndarray:
-    """The array whose entry at n is x's at n + offset, on the axes behind the batch; 0 outside."""
+    """The array whose entry at n is x's at n + offset, on the axes after the batch; 0 outside."""
     y = np.zeros_like(x)
     to, at = [slice(None)], [slice(None)]
     for n, size in zip(offset, x.shape[1:]):
@@ -95,9 +95,9 @@ class LRN(Ruled):
         integers(self, "size", 1)
         object.__setattr__(self, "size", self.size[0])
         if not (self.k >= 0 and self.alpha >= 0 and np.isfinite([self.alpha, self.beta, self.k]).all()):
-            raise LRPError(f"LRN: alpha and k are to be at least 0, not {self.alpha}, {self.k}")
+            raise LRPError(f"LRN: alpha and k must be at least 0, not {self.alpha}, {self.k}")
         if self.before is not None and not 0 <= self.before < self.size:
-            raise LRPError(f"LRN: before is to be 0 .. {self.size - 1}, not {self.before!r}")
+            raise LRPError(f"LRN: before must be 0 .. {self.size - 1}, not {self.before!r}")
 
     def output_shape(self, shape: Shape) -> Shape:
         if self.within and len(shape) < 2:

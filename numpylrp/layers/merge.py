@@ -70,7 +70,7 @@ class Add(_Merge, Linear):
     def parameters(self, shape):
         return self._weights(shape[0]), None
 
-    # The branches are stacked on a new axis behind the batch, so that the primitives
+    # The branches are stacked on a new axis after the batch, so that the primitives
     # see one input (N, K, *sample) and rules need to know nothing of merges.
 
     def linear(self, x, weight, bias):
@@ -139,7 +139,7 @@ class Multiply(_Merge):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         if self.signal is not None and not 0 <= self.signal < len(shapes):
-            raise LRPError(f"signal is to be None or 0 .. {len(shapes) - 1}, not {self.signal!r}")
+            raise LRPError(f"signal must be None or 0 .. {len(shapes) - 1}, not {self.signal!r}")
         return super().output_shape(*shapes)
 
     def forward(self, x: Arrays) -> np.ndarray:

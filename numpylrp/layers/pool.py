@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import LRPError, ShapeError
-from ..windows import (
-    Windows,
+from ..pooling import (
     window_counts,
     window_max,
     window_max_adjoint,
     window_sum,
     window_sum_adjoint,
 )
+from ..windows import Windows
 from .base import Layer, Linear, Shape, integers, parameter
-from .conv import padding_option, spatial
+from .images import padding_option, spatial
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,7 +43,7 @@ class _Pool(Layer):
             for k, pads in zip(self.kernel, self.padding):
                 if max(pads) >= k:
                     raise ShapeError(
-                        f"{type(self).__name__}: padding {pads} is to be smaller than the kernel ({k}): "
+                        f"{type(self).__name__}: padding {pads} must be smaller than the kernel ({k}): "
                         "a window would see no pixel"
                     )
 
@@ -59,7 +59,7 @@ class _Pool(Layer):
 def _check_sign(layer: Any) -> None:
     parameter(layer, "sign", 1, optional=True)
     if layer.sign is not None and not np.isin(layer.sign, (-1, 1)).all():
-        raise LRPError(f"{type(layer).__name__}: sign is to be 1 or -1 for each channel, not {layer.sign}")
+        raise LRPError(f"{type(layer).__name__}: sign must be 1 or -1 for each channel, not {layer.sign}")
 
 
 def _fits_sign(layer: Any, shape: Shape) -> None:
@@ -324,7 +324,7 @@ class AdaptiveAveragePool(Linear):
         size = tuple(self.size) if isinstance(self.size, (tuple, list)) else (self.size,)
         if len(size) not in (1, 2) or not all(isinstance(n, (int, np.integer)) and n > 0 for n in size):
             raise ShapeError(
-                f"AdaptiveAveragePool: size is to be one or two positive integers, not {self.size!r}"
+                f"AdaptiveAveragePool: size must be one or two positive integers, not {self.size!r}"
             )
         object.__setattr__(self, "size", tuple(int(n) for n in size))
 
@@ -340,9 +340,9 @@ class AdaptiveAveragePool(Linear):
         seen = []
         for n, o in zip(shape[1:], self.size):
             first = np.arange(o) * n // o
-            behind = -(-(np.arange(1, o + 1) * n) // o)
+            ends = -(-(np.arange(1, o + 1) * n) // o)
             at = np.arange(n)
-            seen.append(((at >= first[:, None]) & (at < behind[:, None])).astype(float))
+            seen.append(((at >= first[:, None]) & (at < ends[:, None])).astype(float))
         return [np.ones((1, 1)), *seen][-2:]
 
     def parameters(self, shape):

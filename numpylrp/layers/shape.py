@@ -75,7 +75,7 @@ class Reshape(_Move):
     def __post_init__(self) -> None:
         shape = tuple(self.shape)
         if sum(n == -1 for n in shape) > 1 or any(n == 0 or n < -1 for n in shape):
-            raise ShapeError(f"Reshape: shape is to be positive with at most one -1, not {self.shape}")
+            raise ShapeError(f"Reshape: shape must be positive with at most one -1, not {self.shape}")
         object.__setattr__(self, "shape", tuple(int(n) for n in shape))
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -110,7 +110,7 @@ class Transpose(_Move):
     def __post_init__(self) -> None:
         object.__setattr__(self, "axes", tuple(int(a) for a in self.axes))
         if sorted(self.axes) != list(range(len(self.axes))):
-            raise ShapeError(f"Transpose: axes are to be an order of 0 .. n-1, not {self.axes}")
+            raise ShapeError(f"Transpose: axes must be an order of 0 .. n-1, not {self.axes}")
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != len(self.axes):
@@ -133,7 +133,7 @@ def _pairs(layer: Any, name: str) -> None:
             raise ValueError
     except (TypeError, ValueError):
         raise ShapeError(
-            f"{type(layer).__name__}: {name} is to be a pair (before, behind) of integers, none negative, "
+            f"{type(layer).__name__}: {name} must be a pair (before, after) of integers, none negative, "
             f"for each axis of a sample, not {value!r}"
         ) from None
     object.__setattr__(layer, name, pairs)
@@ -150,7 +150,7 @@ class ZeroPadding(_Move):
 
     Parameters
     ----------
-    padding : ((before, behind), ...)
+    padding : ((before, after), ...)
         One pair for each axis of a sample: ``((0, 0), (1, 1), (1, 1))`` surrounds an image.
 
     Examples
@@ -206,7 +206,7 @@ class Slice(_Move):
         step = (1,) * len(self.start) if self.step is None else tuple(self.step)
         if not len(self.start) == len(self.stop) == len(step) or any(n < 1 for n in step):
             raise ShapeError(
-                "Slice: start, stop and step are to be of one length, with steps of at least 1, "
+                "Slice: start, stop and step must be of one length, with steps of at least 1, "
                 f"not {self.start}, {self.stop}, {self.step}"
             )
         object.__setattr__(self, "start", tuple(int(n) for n in self.start))
@@ -255,7 +255,7 @@ class UpSampling(_Move):
     def __post_init__(self) -> None:
         size = tuple(self.size)
         if any(not isinstance(n, (int, np.integer)) or n < 1 for n in size):
-            raise ShapeError(f"UpSampling: size is to be integers of at least 1, not {self.size}")
+            raise ShapeError(f"UpSampling: size must be integers of at least 1, not {self.size}")
         object.__setattr__(self, "size", tuple(int(n) for n in size))
 
     def output_shape(self, shape: Shape) -> Shape:

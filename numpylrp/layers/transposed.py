@@ -8,7 +8,8 @@ from typing import Any
 from ..errors import ShapeError
 from ..im2col import convolve, convolve_adjoint
 from .base import Shape, integers
-from .conv import Conv, plus, spatial
+from .conv import Conv
+from .images import plus, spatial
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,7 +47,7 @@ class Conv2DTranspose(Conv):
         for more, stride in zip(self.output_padding, self.stride):
             if more >= stride and not isinstance(self.padding, str):
                 raise ShapeError(
-                    f"{type(self).__name__}: output_padding {more} is to be smaller than stride {stride}"
+                    f"{type(self).__name__}: output_padding {more} must be smaller than stride {stride}"
                 )
 
     @property

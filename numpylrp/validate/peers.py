@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import layers as L
+from ..bounds import sample_bound
 from ..errors import LRPError, MissingExtraError, UnsupportedError
 from ..network import Network
 from ..rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, ZPlus
@@ -307,7 +308,7 @@ def zennit(
         if isinstance(rule, WSquare):
             return zr.WSquare()
         if isinstance(rule, ZBox):
-            low, high = (torch.from_numpy(rule._bound(v, x).copy()) for v in (rule.low, rule.high))
+            low, high = (torch.from_numpy(sample_bound("ZBox", v, x).copy()) for v in (rule.low, rule.high))
             return zr.ZBox(low, high)
         if isinstance(rule, Pass):
             return zr.Pass()

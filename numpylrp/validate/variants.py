@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..bounds import sample_bound
 from ..errors import ShapeError
 from ..layers import (
     Add,
@@ -367,7 +368,7 @@ class ZBoxSwapped(ZBox):
     """z^B with its bounds swapped: ``x w - h w+ - l w-``."""
 
     def shares(self, layer, R, x, y):
-        low, high = self._bound(self.low, x), self._bound(self.high, x)
+        low, high = sample_bound("ZBox", self.low, x), sample_bound("ZBox", self.high, x)
         yield Share(R, [Part(x), Part(-high, positive), Part(-low, negative)])
 
 
@@ -601,7 +602,7 @@ class ZBoxParts(ZBox):
     what: str = "low"
 
     def shares(self, layer, R, x, y):
-        low, high = self._bound(self.low, x), self._bound(self.high, x)
+        low, high = sample_bound("ZBox", self.low, x), sample_bound("ZBox", self.high, x)
         sides = {
             "without low": [Part(-high, negative)],
             "without high": [Part(-low, positive)],
@@ -616,7 +617,7 @@ class ZBoxOpen(ZBox):
     """z^B that does not ask whether its input lies between the bounds."""
 
     def shares(self, layer, R, x, y):
-        low, high = self._bound(self.low, x), self._bound(self.high, x)
+        low, high = sample_bound("ZBox", self.low, x), sample_bound("ZBox", self.high, x)
         yield Share(R, [Part(x), Part(-low, positive), Part(-high, negative)])
 
 

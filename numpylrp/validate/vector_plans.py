@@ -10,8 +10,8 @@ import numpy as np
 
 from .. import layers as L
 from ..composite import Composite, weighted
-from ..explanation import prepared
 from ..network import Network
+from ..planning import prepared
 from ..rules import LRP0, AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from .. import layers as L
 from .. import seed as seeds
 from ..composite import Composite, weighted
-from ..explanation import prepared, start_of
 from ..network import Network
+from ..planning import prepared, start_of
 from ..rules import Rule
 from ..wiring import Node
 

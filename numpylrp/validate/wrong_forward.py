@@ -10,8 +10,8 @@ import numpy as np
 
 from .. import layers as L
 from ..errors import LRPError
-from ..explanation import NORMALIZATION
 from ..network import Network
+from ..planning import NORMALIZATION
 from ..rules import ZBox
 from ..wiring import Node
 from . import variants as v

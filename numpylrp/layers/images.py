@@ -1,0 +1,49 @@
+"""What layers on images have in common: padding as it is given, shapes of samples, a bias a channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import ShapeError
+from ..windows import AXES
+from .base import Shape
+
+
+def padding_option(layer: Any) -> None:
+    """Make ``layer.padding`` "same", "same_lower" or a pair (before, after) for each axis."""
+    given, rank = layer.padding, layer.rank
+    name = type(layer).__name__
+    if isinstance(given, str):
+        if given not in ("same", "same_lower", "valid"):
+            raise ShapeError(f"{name}: padding must be 'same', 'same_lower' or 'valid', not {given!r}")
+        value = ((0, 0),) * rank if given == "valid" else given
+    else:
+        pairs = tuple(given) if isinstance(given, (tuple, list, np.ndarray)) else (given,) * rank
+        pairs = tuple(tuple(p) if isinstance(p, (tuple, list, np.ndarray)) else (p, p) for p in pairs)
+        whole_numbers = all(isinstance(n, (int, np.integer)) for p in pairs for n in p)
+        if not whole_numbers or len(pairs) != rank or not all(len(p) == 2 and min(p) >= 0 for p in pairs):
+            raise ShapeError(
+                f"{name}: padding must be an integer, {rank} integers, {rank} pairs (before, after), "
+                f"none negative, 'same' or 'valid', not {given!r}"
+            )
+        value = tuple((int(a), int(b)) for a, b in pairs)
+    object.__setattr__(layer, "padding", value)
+
+
+def spatial(layer: Any, shape: Shape, channels: int | None = None) -> Shape:
+    """The part of a sample shape (C, *size) after the channels, checked."""
+    axes = f"(channels, {', '.join(AXES[layer.rank])})"
+    if len(shape) != layer.rank + 1:
+        raise ShapeError(f"takes samples of shape {axes}, but the input has shape {shape}")
+    if channels is not None and shape[0] != channels:
+        raise ShapeError(f"takes {channels} channels, but the input has shape {shape}, read as {axes}")
+    return shape[1:]
+
+
+def plus(y: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """``y + bias`` for one value a channel, or one a channel and position."""
+    if bias is None:
+        return y
+    return y + (bias if bias.ndim > 1 else bias.reshape(-1, *(1,) * (y.ndim - 2)))

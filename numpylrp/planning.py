@@ -1,0 +1,60 @@
+"""What `explain` settles before it walks: the network, its rules, where to start, what to keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .composite import Composite
+from .composite import composite as find_composite
+from .errors import LRPError
+from .fusion import fused_once
+from .layers import Sigmoid, Softmax, Transpose
+from .network import Network
+from .rules import AbsZ, Pass
+
+NORMALIZATION = {
+    "fused": (),
+    "linear": (),
+    "identity": (("BatchNorm", Pass()),),
+    "abs-z": (("BatchNorm", AbsZ()),),
+}
+"""How batch normalization can be treated: entries of a composite; "fused" also changes the network."""
+
+
+def prepared(
+    network: Network, composite: Any, normalization: str = "fused", **options: Any
+) -> tuple[Network, Composite]:
+    """The network and the composite that `explain` walks with."""
+    if normalization not in NORMALIZATION:
+        known = ", ".join(NORMALIZATION)
+        raise LRPError(f"there is no normalization {normalization!r}; there are {known}")
+    if normalization == "fused":
+        network = fused_once(network)
+    return network, find_composite(composite, network, **options).preceded(*NORMALIZATION[normalization])
+
+
+def start_of(network: Network, output: str | None, seed: Any) -> str:
+    """Where the walk starts: before a softmax or sigmoid at the end of the output, and before the
+    transpose after it that channels-last models have, so that classes lie along the first axis.
+    """
+    at = network.outputs[0] if output is None else output
+    if at not in network.outputs:
+        raise LRPError(f"there is no output {at!r}; there are {', '.join(network.outputs)}")
+    own = not isinstance(seed, str) and not callable(seed)  # an array has the layout of the output
+    while isinstance(network[at], Transpose) and not own and network.node(at).inputs[0] in network:
+        at = network.node(at).inputs[0]
+    if isinstance(network[at], (Softmax, Sigmoid)) and network.node(at).inputs[0] in network:
+        at = network.node(at).inputs[0]
+    return at
+
+
+def traced_layers(trace: Any, network: Network) -> set[str]:
+    """The names of the layers whose arrays are kept."""
+    if isinstance(trace, (bool, np.bool_)):
+        return {node.name for node in network.nodes} if trace else set()
+    names = {trace} if isinstance(trace, str) else set(trace)
+    for name in names:
+        network[name]
+    return names
