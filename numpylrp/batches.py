@@ -12,13 +12,29 @@ import numpy as np
 from .errors import LRPError, NonFiniteError, ShapeError
 from .layers.base import Shape
 from .text import shape_text
+from .wiring import sample_shapes
 
 MEMORY = 2**28
 """Bytes of activations that one batch of `explain` may take when it chooses its size."""
 
 
 def checked_batch(x: Any, inputs: Mapping[str, Shape], dtype: np.dtype) -> dict[str, np.ndarray]:
-    """The inputs of a network by name, checked, in its dtype; see `numpylrp.Network.batch`."""
+    """The inputs of a network by name, checked, in its dtype.
+
+    Parameters
+    ----------
+    x : array, or mapping of input name to array
+        Batch first.
+    inputs : mapping of input name to sample shape
+    dtype : dtype
+
+    Raises
+    ------
+    ShapeError
+        A shape that the network doesn't take, an empty batch, batches of different length.
+    NonFiniteError
+        A value that is NaN or infinite.
+    """
     if not isinstance(x, Mapping):
         if len(inputs) > 1:
             raise LRPError(f"the network has inputs {', '.join(inputs)}: give a mapping of name to array")
@@ -59,22 +75,14 @@ def _matches(want: Shape, shape: tuple[int, ...]) -> bool:
     return all(w in (None, n) for w, n in zip(want, shape))
 
 
-def sample_shapes(network: Any, given: Mapping[str, Shape]) -> dict[str, Shape]:
-    """The shape of every activation for samples of these shapes."""
-    shapes = dict(given)
-    for node in network.nodes:
-        shapes[node.name] = node.layer.output_shape(*(shapes[name] for name in node.inputs))
-    return shapes
-
-
 def sample_bytes(network: Any, batch: Mapping[str, np.ndarray], kept: Mapping[str, int]) -> int:
     """Bytes of one sample's activations, and of `kept` more arrays of a layer's size."""
-    shapes = sample_shapes(network, {name: value.shape[1:] for name, value in batch.items()})
+    shapes = sample_shapes(network.nodes, {name: value.shape[1:] for name, value in batch.items()})
     values = sum(math.prod(shape) * (1 + kept.get(name, 0)) for name, shape in shapes.items())
     return network.dtype.itemsize * values
 
 
-def batch_size(given: int | None, total: int, bytes_each: int) -> int:
+def samples_at_a_time(given: int | None, total: int, bytes_each: int) -> int:
     """Samples at a time: as many as were asked for, or as `MEMORY` allows."""
     if given is None:
         return total if total == 1 else max(1, MEMORY // bytes_each)
@@ -97,6 +105,8 @@ def joined(parts: list[Any]) -> Any:
 
 def stacked(parts: list[Any]) -> Any:
     """Explanations of several classes of the same samples, on a new first axis."""
+    if not parts:
+        raise LRPError("classes is empty")
     return _combined(parts, np.stack, lambda outputs: outputs[0])
 
 

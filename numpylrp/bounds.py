@@ -10,18 +10,21 @@ from .errors import LRPError, ShapeError
 
 
 def frozen_bound(name: str, value: Any) -> Any:
-    """A bound as a constant: a tuple where it has one value a channel, else an array.
+    """A bound as a constant that can be compared: a number, or a tuple (of tuples) of numbers.
 
     Raises
     ------
     LRPError
         Values that are NaN or infinite; `name` says whose.
     """
-    bound = np.array(value, dtype=float)
+    bound = np.asarray(value, dtype=float)
     if not np.isfinite(bound).all():
         raise LRPError(f"{name} has a value that is NaN or infinite")
-    bound.flags.writeable = False
-    return tuple(bound.tolist()) if bound.ndim == 1 else bound
+
+    def constant(values: Any) -> Any:
+        return tuple(map(constant, values)) if isinstance(values, list) else values
+
+    return constant(bound.tolist())
 
 
 def sample_bound(name: str, value: Any, x: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,7 @@ from .errors import LRPError
 Relevance = dict[str, np.ndarray]
 
 
-def contrast(
-    walk: Any, path: Any, values: Mapping[str, np.ndarray], R: np.ndarray, relevance: Relevance
-) -> Relevance:
+def contrast(walk: Any, top: str, seed: str, R: np.ndarray, relevance: Relevance) -> Relevance:
     """The positive part of the difference between the target's relevance and its dual's.
 
     For the seed "clrp1" the difference is in the seed already, since rules are linear in R
@@ -26,16 +23,16 @@ def contrast(
     Parameters
     ----------
     walk : numpylrp.explanation.Walk
-    path : what answers the walk's questions
-    values : mapping of name to array
-        The activations.
+    top : str
+        The layer whose output is explained.
+    seed : "clrp1" or "clrp2"
     R : (N, *output) array
         The relevance that the walk started from.
     relevance : dict of array
         What the inputs got.
     """
-    if walk.seed == "clrp2":
-        dual, _ = walk.back(path, values, _negated(walk, values, R))
+    if seed == "clrp2":
+        dual, _ = walk.back(_negated(walk, top, R))
         same = all(np.array_equal(relevance[name], dual[name]) for name in relevance)
         if same and any(value.any() for value in relevance.values()):
             raise LRPError(
@@ -46,14 +43,14 @@ def contrast(
     return {name: np.maximum(value, 0) for name, value in relevance.items()}
 
 
-def _negated(walk: Any, values: Mapping[str, np.ndarray], R: np.ndarray) -> Relevance:
+def _negated(walk: Any, top: str, R: np.ndarray) -> Relevance:
     """The same relevance of the output, sent back through the output layer with its weights negated."""
     nodes = weighted(walk.network)
-    if not nodes or nodes[-1].name != walk.top:
-        kind = type(walk.network[walk.top]).__name__
-        raise LRPError(f"clrp2 negates the weights of the output layer, but {walk.top!r} is a {kind}")
+    if not nodes or nodes[-1].name != top:
+        kind = type(walk.network[top]).__name__
+        raise LRPError(f"clrp2 negates the weights of the output layer, but {top!r} is a {kind}")
     node = nodes[-1]
     bias = None if node.layer.bias is None else -node.layer.bias
     layer = dataclasses.replace(node.layer, weight=-node.layer.weight, bias=bias)
-    x, y = values[node.inputs[0]], values[node.name]
+    x, y = walk.values[node.inputs[0]], walk.values[node.name]
     return {node.inputs[0]: layer.relprop(R, x, -y, walk.rules[node.name])}

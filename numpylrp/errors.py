@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
+
+import numpy as np
 
 
 class LRPError(ValueError):
@@ -31,10 +35,32 @@ class MissingExtraError(LRPError, ImportError):
     """An optional package is not installed; the message says which extra has it."""
 
 
-def check_number(owner: Any, name: str, least: float = 0.0) -> None:
-    """Refuse a field of `owner` that is not a finite number of at least `least`."""
-    value = getattr(owner, name)
-    if not (isinstance(value, Real) and math.isfinite(value) and value >= least):
-        raise LRPError(
-            f"{type(owner).__name__}: {name} must be a number of at least {least:g}, not {value!r}"
-        )
+def check_numbers(owner: Any) -> None:
+    """Refuse a record in which a field that is a float is no finite number of at least 0."""
+    for f in dataclasses.fields(owner) if dataclasses.is_dataclass(owner) else ():
+        value = getattr(owner, f.name)
+        valid = isinstance(value, (Real, np.bool_)) and math.isfinite(value) and value >= 0
+        if f.type in (float, "float") and not valid:
+            kind = type(owner).__name__
+            raise LRPError(f"{kind}: {f.name} must be a number of at least 0, not {value!r}")
+
+
+def lookup(table: Mapping[str, Any], name: str, what: str) -> Any:
+    """The entry of a table, or an error with the names that it has.
+
+    Examples
+    --------
+    >>> lookup({"red": 1, "blue": 2}, "green", "colour")
+    Traceback (most recent call last):
+    numpylrp.errors.LRPError: there is no colour 'green'; there are red, blue
+    """
+    if name not in table:
+        raise LRPError(f"there is no {what} {name!r}; there are {', '.join(map(str, table))}")
+    return table[name]
+
+
+def check_finite(named: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Refuse the first of some arrays that has a value that is NaN or infinite, by its description."""
+    for description, array in named:
+        if not np.isfinite(array).all():
+            raise NonFiniteError(f"NaN or infinity first appears in {description}")

@@ -96,12 +96,10 @@ def convolve_adjoint(
     Parameters
     ----------
     s : (N, O, *out) array
-    weight : (O, C / groups, *kernel) array
-        The weight of `convolve`, not transposed.
-    g : Windows
+    weight, g, groups
+        Those of `convolve`.
     size : tuple of int
         Size of the image to go back to: a stride hides it.
-    groups : int
 
     Examples
     --------

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from .batches import checked_batch
-from .errors import LRPError, NonFiniteError
+from .errors import LRPError, check_finite, lookup
 from .fast import path_of
 from .fast.threads import one_blas_thread
 from .layers import Layer
 from .layers.base import Shape
-from .text import aligned, shape_text
-from .wiring import Node, float_dtype, input_shapes, nodes_in_order
+from .text import network_text, shape_text
+from .wiring import Node, float_dtype, in_one_dtype, input_shapes, nodes_in_order, readers_of, sample_shapes
 
 INPUT = "input"
 """Name of the input of a network that has one."""
@@ -41,22 +41,12 @@ class Network:
         What is known of the model: ``class_names``, ``input_range`` (low, high), ``input_layout``
         and the like; kept in files as JSON.
 
-    Raises
-    ------
-    LRPError
-        A name that is given twice, an input that doesn't exist, a cycle, shapes that don't fit.
-
     Examples
     --------
     >>> from numpylrp.layers import Add, Dense, ReLU
-    >>> net = Network(
-    ...     [
-    ...         ("fc", Dense([[1.0, -1.0], [0.0, 2.0]])),
-    ...         ("relu", ReLU()),
-    ...         ("sum", Add(), ("relu", "input")),
-    ...     ],
-    ...     input_shape=(2,),
-    ... )
+    >>> fc = Dense([[1.0, -1.0], [0.0, 2.0]])
+    >>> layers = [("fc", fc), ("relu", ReLU()), ("sum", Add(), ("relu", "input"))]
+    >>> net = Network(layers, input_shape=(2,))
     >>> net.forward([[3.0, 5.0]])
     array([[ 3., 15.]])
     >>> print(net)
@@ -74,24 +64,10 @@ class Network:
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         self.inputs: dict[str, Shape] = input_shapes(input_shape, INPUT)
-        nodes = nodes_in_order(layers, self.inputs)
-        arrays = [a for n in nodes for a in n.layer.arrays().values()]
-        dtype = np.result_type(*arrays) if arrays else np.dtype(np.float64)
-        self.dtype: np.dtype = dtype
-        cast = {id(n.layer): n.layer.astype(dtype) for n in nodes}
-        self.nodes: tuple[Node, ...] = tuple(Node(n.name, cast[id(n.layer)], n.inputs) for n in nodes)
+        self.nodes, self.dtype = in_one_dtype(nodes_in_order(layers, self.inputs))
+        self.shapes: dict[str, Shape] = sample_shapes(self.nodes, self.inputs)
         self._by_name = {node.name: node for node in self.nodes}
-        self.shapes: dict[str, Shape] = dict(self.inputs)
-        for node in self.nodes:
-            given = [self.shapes[name] for name in node.inputs]
-            try:
-                self.shapes[node.name] = node.layer.output_shape(*given)
-            except LRPError as error:
-                raise type(error)(f"layer {node.name!r} ({type(node.layer).__name__}): {error}") from None
-        self._readers: dict[str, list[Node]] = {name: [] for name in self.shapes}
-        for node in self.nodes:
-            for name in dict.fromkeys(node.inputs):
-                self._readers[name].append(node)
+        self._readers = readers_of(self.nodes, self.shapes)
         if outputs is None:
             outputs = [node.name for node in self.nodes if not self._readers[node.name]]
         self.outputs: tuple[str, ...] = (outputs,) if isinstance(outputs, str) else tuple(outputs)
@@ -102,10 +78,7 @@ class Network:
         self.metadata: dict[str, Any] = dict(metadata or {})
 
     def __getitem__(self, name: str) -> Layer:
-        if name not in self._by_name:
-            known = ", ".join(self._by_name)
-            raise LRPError(f"there is no layer {name!r}; there are {known}")
-        return self._by_name[name].layer
+        return self.node(name).layer
 
     def __contains__(self, name: object) -> bool:
         return name in self._by_name
@@ -115,8 +88,7 @@ class Network:
 
     def node(self, name: str) -> Node:
         """The node of this name."""
-        self[name]
-        return self._by_name[name]
+        return lookup(self._by_name, name, "layer")
 
     def readers(self, name: str) -> list[Node]:
         """The nodes that read this node or input."""
@@ -136,27 +108,14 @@ class Network:
         dtype = float_dtype(dtype)
         if dtype == self.dtype:
             return self
-        cast = {id(n.layer): n.layer.astype(dtype) for n in self.nodes}
-        layers = ((n.name, cast[id(n.layer)], n.inputs) for n in self.nodes)
+        nodes, _ = in_one_dtype(self.nodes, dtype)
+        layers = ((n.name, n.layer, n.inputs) for n in nodes)
         network = Network(layers, self.inputs, self.outputs, self.metadata)
         network.dtype = dtype  # also where there is no parameter to tell
         return network
 
     def batch(self, x: Any) -> dict[str, np.ndarray]:
-        """The inputs by name, checked, in the dtype of the network.
-
-        Parameters
-        ----------
-        x : array, or mapping of input name to array
-            Batch first.
-
-        Raises
-        ------
-        ShapeError
-            A shape that the network doesn't take, an empty batch, batches of different length.
-        NonFiniteError
-            A value that is NaN or infinite.
-        """
+        """The inputs by name, checked, in the dtype of the network; see `numpylrp.batches.checked_batch`."""
         return checked_batch(x, self.inputs, self.dtype)
 
     def activations(
@@ -179,12 +138,10 @@ class Network:
         if not all(np.isfinite(values[name]).all() for name in self.outputs):
             if not keep:  # once more, to say where it began
                 return self.activations(batch, forward)
-            for node in self.nodes:
-                if not np.isfinite(values[node.name]).all():
-                    raise NonFiniteError(
-                        f"NaN or infinity first appears in the output of layer {node.name!r} "
-                        f"({type(node.layer).__name__})"
-                    )
+            check_finite(
+                (f"the output of layer {n.name!r} ({type(n.layer).__name__})", values[n.name])
+                for n in self.nodes
+            )
         return values
 
     def record(self, x: Any) -> dict[str, np.ndarray]:
@@ -208,20 +165,7 @@ class Network:
         return {name: values[name] for name in self.outputs}
 
     def __str__(self) -> str:
-        rows = [("layer", "kind", "reads", "output", "parameters")]
-        for node in self.nodes:
-            count = sum(a.size for a in node.layer.arrays().values())
-            kind = type(node.layer).__name__
-            rows.append(
-                (
-                    node.name,
-                    kind,
-                    ", ".join(node.inputs),
-                    shape_text(self.shapes[node.name]),
-                    f"{count or ''}",
-                )
-            )
-        return aligned(rows)
+        return network_text(self)
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{name} {shape_text(shape)}" for name, shape in self.inputs.items())

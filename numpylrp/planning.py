@@ -8,7 +8,7 @@ import numpy as np
 
 from .composite import Composite
 from .composite import composite as find_composite
-from .errors import LRPError
+from .errors import LRPError, lookup
 from .fusion import fused_once
 from .layers import Sigmoid, Softmax, Transpose
 from .network import Network
@@ -27,12 +27,10 @@ def prepared(
     network: Network, composite: Any, normalization: str = "fused", **options: Any
 ) -> tuple[Network, Composite]:
     """The network and the composite that `explain` walks with."""
-    if normalization not in NORMALIZATION:
-        known = ", ".join(NORMALIZATION)
-        raise LRPError(f"there is no normalization {normalization!r}; there are {known}")
+    entries = lookup(NORMALIZATION, normalization, "normalization")
     if normalization == "fused":
         network = fused_once(network)
-    return network, find_composite(composite, network, **options).preceded(*NORMALIZATION[normalization])
+    return network, find_composite(composite, network, **options).preceded(*entries)
 
 
 def start_of(network: Network, output: str | None, seed: Any) -> str:

@@ -15,46 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from .bounds import frozen_bound, sample_bounds
-from .errors import LRPError, ShapeError, check_number
+from .errors import LRPError, ShapeError, check_numbers
 from .text import fields_text
 
-# ---------------------------------------------------------------- changes of weights
-
-
-def same(w: np.ndarray) -> np.ndarray:
-    """W"""
-    return w
-
-
-def positive(w: np.ndarray) -> np.ndarray:
-    """w+"""
-    return np.maximum(w, 0)
-
-
-def negative(w: np.ndarray) -> np.ndarray:
-    """w-"""
-    return np.minimum(w, 0)
-
-
-def square(w: np.ndarray) -> np.ndarray:
-    """w^2"""
-    return np.square(w)
-
-
-def one(w: np.ndarray) -> np.ndarray:
-    """1"""
-    return np.ones_like(w)
-
-
-def absolute(w: np.ndarray) -> np.ndarray:
-    """|w|"""
-    return np.abs(w)
+# Changes of weights: w, w^2, 1 and |w|, w+ and w-.
+same, square, one, absolute = np.asarray, np.square, np.ones_like, np.abs
+positive, negative = partial(np.maximum, 0), partial(np.minimum, 0)
 
 
 @dataclass(frozen=True)
@@ -66,9 +38,6 @@ class Favour:
 
     def __call__(self, w: np.ndarray) -> np.ndarray:
         return w + self.gamma * (positive(w) if self.sign > 0 else negative(w))
-
-
-# ---------------------------------------------------------------- the four steps
 
 
 class Part(NamedTuple):
@@ -148,8 +117,12 @@ class Rule:
     """
 
     epsilon: float = 0.0
+    """Stabilizer of the denominators, of every rule."""
     shown: ClassVar[tuple[str, ...]] = ()
     """The parameters that are always printed; others where they are not the default."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def shares(self, layer: Any, R: np.ndarray, x: np.ndarray, y: np.ndarray) -> Iterator[Share]:
         """The shares whose sum is the relevance of the input."""
@@ -200,9 +173,6 @@ class Rule:
         return fields_text(self, self.shown)
 
 
-# ---------------------------------------------------------------- the rules of the literature
-
-
 @dataclass(frozen=True, repr=False)
 class Epsilon(Rule):
     """The epsilon rule (Bach et al. 2015, eq. 58); with epsilon 0 it is LRP-0 (eq. 56).
@@ -228,9 +198,6 @@ class Epsilon(Rule):
     relative: bool = False
     shown: ClassVar = ("epsilon",)
 
-    def __post_init__(self) -> None:
-        check_number(self, "epsilon")
-
     def stabilized(self, z):
         if not self.relative:
             return super().stabilized(z)
@@ -255,12 +222,6 @@ class Gamma(Rule):
     so that denominators are never smaller than z_j. Where x >= 0 and z >= 0, as between ReLUs, that
     is the rule on weights ``w + gamma w+``.
 
-    Parameters
-    ----------
-    gamma : float
-    epsilon : float
-        Stabilizer of the denominators.
-
     Examples
     --------
     >>> from numpylrp.layers import Dense
@@ -272,10 +233,6 @@ class Gamma(Rule):
     gamma: float = 0.25
     epsilon: float = 0.0
     shown: ClassVar = ("gamma",)
-
-    def __post_init__(self) -> None:
-        check_number(self, "gamma")
-        check_number(self, "epsilon")
 
     def favoured(self, layer: Any, shape: tuple, x: Halves, sign: int) -> list[Part]:
         """The parts of the share that favours contributions of this sign."""
@@ -303,8 +260,6 @@ class AlphaBeta(Rule):
     alpha, beta : float
         alpha - beta = 1 keeps the sum where both signs occur. Where an output has no negative
         contribution, it still gets alpha times its relevance: the sum grows.
-    epsilon : float
-        Stabilizer of both denominators.
     bias : bool
         False: the bias takes no part.
 
@@ -323,8 +278,7 @@ class AlphaBeta(Rule):
     shown: ClassVar = ("alpha", "beta")
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "beta", "epsilon"):
-            check_number(self, name)
+        super().__post_init__()
         if not np.isclose(self.alpha - self.beta, 1, rtol=0, atol=1e-9):
             raise LRPError(f"AlphaBeta: alpha - beta must be 1, not {self.alpha} - {self.beta}")
 
@@ -381,9 +335,6 @@ class WSquare(Rule):
     epsilon: float = 0.0
     change: ClassVar[Callable] = staticmethod(square)
 
-    def __post_init__(self) -> None:
-        check_number(self, "epsilon")
-
     def shares(self, layer, R, x, y):
         # The denominators are the same for all samples: one of them is enough.
         yield Share(R, [Part(np.ones_like(x[:1]), self.change)])
@@ -399,7 +350,7 @@ class Flat(WSquare):
     change: ClassVar[Callable] = staticmethod(one)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@dataclass(frozen=True, repr=False)
 class ZBox(Rule):
     """The z^B rule (Montavon et al. 2017), for inputs between known bounds, such as pixels.
 
@@ -409,8 +360,6 @@ class ZBox(Rule):
     ----------
     low, high : float or array
         Bounds of the input: a scalar, one value a channel, or an array of a sample's shape.
-    epsilon : float
-        Stabilizer of the denominators.
 
     Examples
     --------
@@ -426,17 +375,9 @@ class ZBox(Rule):
     shown: ClassVar = ("low", "high")
 
     def __post_init__(self) -> None:
-        check_number(self, "epsilon")
+        super().__post_init__()
         for name in ("low", "high"):
             object.__setattr__(self, name, frozen_bound(f"ZBox: {name}", getattr(self, name)))
-
-    def __hash__(self) -> int:
-        return hash(
-            (type(self), np.asarray(self.low).tobytes(), np.asarray(self.high).tobytes(), self.epsilon)
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ZBox) and hash(self) == hash(other)
 
     def shares(self, layer, R, x, y):
         low, high = sample_bounds("ZBox", self.low, self.high, x)
@@ -461,9 +402,6 @@ class AbsZ(Rule):
     """
 
     epsilon: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_number(self, "epsilon")
 
     def shares(self, layer, R, x, y):
         _, bias = layer.parameters(x.shape[1:])

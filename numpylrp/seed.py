@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from .errors import LRPError, ShapeError
+from .errors import LRPError, ShapeError, lookup
 
 Seed = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -189,9 +189,7 @@ def seed_of(seed: Any, rows: slice, total: int, rank: int) -> Any:
 def start(seed: Any, output: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Relevance of the output: a seed by name, a function of output and targets, or an array."""
     if isinstance(seed, str):
-        if seed not in SEEDS:
-            raise LRPError(f"there is no seed {seed!r}; there are {', '.join(SEEDS)}")
-        seed = SEEDS[seed]
+        seed = lookup(SEEDS, seed, "seed")
     if callable(seed):  # a single number a sample is a single class
         R = seed(output, target) if output.ndim > 1 else seed(output[:, None], target)[:, 0]
     else:

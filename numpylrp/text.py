@@ -35,6 +35,8 @@ def shape_text(shape: Iterable[int | None]) -> str:
 
 def value_text(value: Any) -> str:
     """A parameter of a rule, shortly: large arrays by their shape."""
+    if isinstance(value, tuple) and any(isinstance(v, tuple) for v in value):
+        value = np.array(value)
     if isinstance(value, np.ndarray) and value.ndim:
         return f"<{'x'.join(map(str, value.shape))}>"
     if isinstance(value, tuple):
@@ -82,3 +84,13 @@ def explanation_text(explanation: Any) -> str:
     what = f"class {', '.join(labels)}" if len(labels) < 6 else f"{len(labels)} classes"
     head = f"{n} sample{'s' * (n > 1)}, {what}{'; mean over samples' * (n > 1)}"
     return f"{head}\n{explanation.table()}"
+
+
+def network_text(network: Any) -> str:
+    """The layers of a network, one a line: kind, what it reads, its output, its parameters."""
+    rows = [("layer", "kind", "reads", "output", "parameters")]
+    for node in network.nodes:
+        kind, reads = type(node.layer).__name__, ", ".join(node.inputs)
+        count = sum(a.size for a in node.layer.arrays().values())
+        rows.append((node.name, kind, reads, shape_text(network.shapes[node.name]), f"{count or ''}"))
+    return aligned(rows)

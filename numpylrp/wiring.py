@@ -101,3 +101,36 @@ def _nodes(layers: Iterable[tuple], first: str) -> list[Node]:
         nodes.append(Node(name, layer, reads))
         before = name
     return nodes
+
+
+def in_one_dtype(nodes: Iterable[Node], dtype: Any = None) -> tuple[tuple[Node, ...], np.dtype]:
+    """The nodes with parameters of this dtype, by default the widest among them, and the dtype.
+
+    A layer that stands under several names stays one layer.
+    """
+    nodes = list(nodes)
+    if dtype is None:
+        arrays = [a for node in nodes for a in node.layer.arrays().values()]
+        dtype = np.result_type(*arrays) if arrays else np.dtype(np.float64)
+    cast = {id(node.layer): node.layer.astype(dtype) for node in nodes}
+    return tuple(Node(node.name, cast[id(node.layer)], node.inputs) for node in nodes), dtype
+
+
+def sample_shapes(nodes: Iterable[Node], given: Mapping[str, Shape]) -> dict[str, Shape]:
+    """The shape of every activation, for inputs of the shapes given; an error names the layer."""
+    shapes = dict(given)
+    for node in nodes:
+        try:
+            shapes[node.name] = node.layer.output_shape(*(shapes[name] for name in node.inputs))
+        except LRPError as error:
+            raise type(error)(f"layer {node.name!r} ({type(node.layer).__name__}): {error}") from None
+    return shapes
+
+
+def readers_of(nodes: Iterable[Node], names: Iterable[str]) -> dict[str, list[Node]]:
+    """The nodes that read each of the names."""
+    readers: dict[str, list[Node]] = {name: [] for name in names}
+    for node in nodes:
+        for name in dict.fromkeys(node.inputs):
+            readers[name].append(node)
+    return readers

@@ -18,11 +18,12 @@ from scipy import special
 
 from .. import layers as kinds
 from .. import seed as seeds
-from ..batches import MEMORY, sample_shapes
+from ..batches import MEMORY
 from ..errors import NonFiniteError, UnsupportedError
 from ..layers import Layer
 from ..layers.lrn import _shifted
 from ..network import Network
+from ..wiring import sample_shapes
 from .maps import bytes_of, whole_number
 from .scores import Progress, batches, logits_of, up_to
 
@@ -108,7 +109,7 @@ def gradient(
     network = up_to(network, logits_of(network, output))
     batch = network.batch(x)
     total = len(next(iter(batch.values())))
-    shapes = sample_shapes(network, {name: value.shape[1:] for name, value in batch.items()})
+    shapes = sample_shapes(network.nodes, {name: value.shape[1:] for name, value in batch.items()})
     room = max(1, MEMORY // (2 * bytes_of(shapes, network.dtype)))
     size = room if batch_size is None else whole_number(batch_size, "batch_size")
     parts = []

@@ -9,12 +9,13 @@ import numpy as np
 from scipy import special
 
 from .. import seed as seeds
-from ..batches import MEMORY, sample_shapes
+from ..batches import MEMORY
 from ..errors import LRPError
 from ..explanation import Explanation
 from ..layers import Sigmoid
 from ..network import Network
 from ..planning import start_of
+from ..wiring import sample_shapes
 from .maps import bytes_of, checked_axis, chosen, finite, one_input, same_samples, whole_number
 
 Progress = Callable[[int, int], None]
@@ -82,7 +83,9 @@ class Scores:
         self.input = one_input(self.batch, input)
         self.x = self.batch[self.input]
         self.channels = checked_axis(channels, network, self.input)
-        shapes = sample_shapes(self.network, {name: value.shape[1:] for name, value in self.batch.items()})
+        shapes = sample_shapes(
+            self.network.nodes, {name: value.shape[1:] for name, value in self.batch.items()}
+        )
         room = max(1, MEMORY // 4 // bytes_of(shapes, network.dtype))
         self.batch_size = room if batch_size is None else whole_number(batch_size, "batch_size")
         logits = np.concatenate(

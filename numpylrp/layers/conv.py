@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import ShapeError
 from ..im2col import convolve, convolve_adjoint
 from ..windows import Windows
 from .base import Linear, Shape, integers, parameter
-from .images import padding_option, plus, spatial
+from .images import check_kernel, padding_option, plus, spatial
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,29 +33,11 @@ class Conv(Linear):
     def __post_init__(self) -> None:
         parameter(self, "weight", self.rank + 2)
         parameter(self, "bias", 1, optional=True)
+        parameter(self, "tap_bias", self.rank + 1, optional=True)
         integers(self, "stride", self.rank)
         integers(self, "dilation", self.rank)
         padding_option(self)
-        name, outputs = type(self).__name__, self.channels[1]
-        if not isinstance(self.groups, (int, np.integer)) or self.groups < 1:
-            raise ShapeError(f"{name}: groups must be an integer of at least 1, not {self.groups!r}")
-        if self.weight.shape[0] % self.groups:
-            raise ShapeError(
-                f"{name}: weight {self.weight.shape} can't be cut into {self.groups} groups on its first axis"
-            )
-        if 0 in self.weight.shape:
-            raise ShapeError(f"{name}: weight {self.weight.shape} is empty")
-        if self.bias is not None and self.bias.shape[0] != outputs:
-            raise ShapeError(
-                f"{name}: weight {self.weight.shape} has {outputs} output channels, "
-                f"but bias has shape {self.bias.shape}"
-            )
-        parameter(self, "tap_bias", self.rank + 1, optional=True)
-        if self.tap_bias is not None and self.tap_bias.shape != (outputs, *self.weight.shape[2:]):
-            raise ShapeError(
-                f"{name}: tap_bias must have shape {(outputs, *self.weight.shape[2:])}, "
-                f"not {self.tap_bias.shape}"
-            )
+        check_kernel(self)
 
     @property
     def channels(self) -> tuple[int, int]:
@@ -114,9 +95,8 @@ class Conv2D(Conv):
         See `numpylrp.windows.Windows`.
     groups : int
     tap_bias : (O, kh, kw) array, optional
-        A bias for each tap, which counts where the tap meets the image and not where it meets the
-        zeros around: what is left of the shift of a batch normalization before a padded convolution.
-        The bias is then a map, whose border differs from its inside.
+        A bias for each tap, which counts where the tap meets the image, not the zeros around it: the
+        shift of a batch normalization before a padded convolution. The bias is then a map.
     border : ((top, bottom), (left, right)), optional
         Rows and columns of the input that are zeros put around it, which `tap_bias` does not count.
 

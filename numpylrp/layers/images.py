@@ -32,6 +32,25 @@ def padding_option(layer: Any) -> None:
     object.__setattr__(layer, "padding", value)
 
 
+def check_kernel(layer: Any) -> None:
+    """Refuse groups, bias or tap_bias that do not fit the weight of a convolution."""
+    name, weight, groups = type(layer).__name__, layer.weight, layer.groups
+    if not isinstance(groups, (int, np.integer)) or groups < 1:
+        raise ShapeError(f"{name}: groups must be an integer of at least 1, not {groups!r}")
+    if len(weight) % groups:
+        raise ShapeError(f"{name}: weight {weight.shape} can't be cut into {groups} groups on its first axis")
+    if 0 in weight.shape:
+        raise ShapeError(f"{name}: weight {weight.shape} is empty")
+    outputs, bias = layer.channels[1], layer.bias
+    if bias is not None and len(bias) != outputs:
+        raise ShapeError(
+            f"{name}: weight {weight.shape} has {outputs} output channels, but bias has shape {bias.shape}"
+        )
+    taps = (outputs, *weight.shape[2:])
+    if layer.tap_bias is not None and layer.tap_bias.shape != taps:
+        raise ShapeError(f"{name}: tap_bias must have shape {taps}, not {layer.tap_bias.shape}")
+
+
 def spatial(layer: Any, shape: Shape, channels: int | None = None) -> Shape:
     """The part of a sample shape (C, *size) after the channels, checked."""
     axes = f"(channels, {', '.join(AXES[layer.rank])})"

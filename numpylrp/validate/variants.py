@@ -36,12 +36,14 @@ from ..rules import (
     Share,
     WSquare,
     ZBox,
+    absolute,
     divide,
     halves,
     negative,
     one,
     positive,
     same,
+    square,
     stabilize,
 )
 from ..windows import crop, pad, taps
@@ -235,8 +237,9 @@ class Weights(Rule):
     epsilon: float = 0.0
 
     def __repr__(self) -> str:
-        what = getattr(self.change, "__doc__", "") or "w"
-        return f"Weights({what.split(',')[0].rstrip('.')})"
+        own = (getattr(self.change, "__doc__", "") or "w").split(",")[0].rstrip(".")
+        names = {same: "W", square: "w^2", one: "1", absolute: "|w|", positive: "w+", negative: "w-"}
+        return f"Weights({names.get(self.change, own)})"
 
     def shares(self, layer, R, x, y):
         _, bias = layer.parameters(x.shape[1:])

@@ -32,9 +32,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from models import MODELS, RANGE
 
 from numpylrp import explain, fuse
-from numpylrp.explanation import sample_shapes
 from numpylrp.files import write_between
 from numpylrp.layers import Conv2D, Dense
+from numpylrp.wiring import sample_shapes
 
 ENOUGH = 2.0
 """Seconds that rounds take at least: small networks get more of them."""
@@ -248,7 +248,7 @@ def throughput(model: str, count: int, composite: str = WIDE) -> str:
 
 def fits(network, batch: int) -> bool:
     """Whether zennit's peak, some four times the activations, fits into this machine."""
-    values = sum(np.prod(shape) for shape in sample_shapes(network, network.inputs).values())
+    values = sum(np.prod(shape) for shape in sample_shapes(network.nodes, network.inputs).values())
     free = int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text()).group(1)) * 1024
     return bool(4 * batch * values * network.dtype.itemsize < 0.9 * free)
 
