@@ -9,19 +9,21 @@ the relevance R_j that is shared out), an output sends ``(z_j - b_j) / d_j R_j``
     dropped    R_j where d_j = 0        nothing contributed: it has nowhere to go
     rule       what the rule itself makes: alpha-beta, say, where one sign is missing (see below)
     padding    what lies on zeros put around an image
+    state      what arrives at the initial states of a recurrent layer, where they are no inputs
 
-so that ``received = sent + bias + epsilon + dropped + rule + padding`` for every sample. A saturated
+so that ``received = sent + bias + epsilon + dropped + rule + padding + state`` for every sample. A saturated
 threshold unit (what fusing leaves of a ReLU) is constant: what it absorbs counts as bias. Where a
 rule makes several shares and only some have a denominator of 0, the rule has made what these lack:
-alpha 2 and beta 1 share 2 R and -R, and where nothing inhibits, R has been created.
+alpha 2 and beta 1 share 2 R and -R, and where nothing inhibits, R has been created. A layer that takes
+several linear steps (a recurrent layer, a product by halves) sums up what each of them takes.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import h5py
@@ -29,12 +31,13 @@ import numpy as np
 
 from .explanation import Explanation, explain
 from .files import whole
-from .layers import Linear, Threshold, ZeroPadding
+from .layers import Linear, Recurrent, Threshold, ZeroPadding
 from .network import Network
+from .nonlinear import Inner, Nonlinear, Uniform
 from .rules import AlphaBeta, Pass, Rule, divide
 from .text import aligned
 
-SHARES = ("bias", "epsilon", "dropped", "rule", "padding")
+SHARES = ("bias", "epsilon", "dropped", "rule", "padding", "state")
 """Where relevance can go besides to the inputs."""
 
 EXPLODES = 10.0
@@ -73,6 +76,8 @@ class Row:
         ("bias", "epsilon"), and what the bias adds to it ("bias adds"). They don't cancel within a sample.
     spots : dict
         The worst unit: "explodes" and "flips", each (sample, unit, received, sent, what the bias took).
+    words : str
+        What there is to know of the rule, whatever the numbers.
     """
 
     name: str
@@ -90,6 +95,7 @@ class Row:
     flipped: np.ndarray | None = None
     taken: dict[str, np.ndarray] = field(default_factory=dict)
     spots: dict[str, tuple] = field(default_factory=dict)
+    words: str = ""
 
     @property
     def rounding(self) -> np.ndarray:
@@ -279,7 +285,14 @@ class _Watch:
         for name, part in zip(node.inputs, parts):
             if layer.merges:
                 row.branches[name] = row.branches.get(name, 0) + part
-        if rule is not None and type(rule).propagate is Rule.propagate:
+        if isinstance(layer, Recurrent):
+            steps, row.shares["state"] = layer.inner(R, x, y, rule)
+            _account_all(row, steps)
+        elif isinstance(rule, Nonlinear):
+            held = layer.linearized(x, y)[0] if layer.takes_rule and not layer.merges else layer
+            _account_all(row, rule.inner(held, R, x, y))
+            row.words = rule.words
+        elif rule is not None and type(rule).propagate is Rule.propagate:
             _account(row, rule, *layer.linearized(x, y), R)
         elif isinstance(layer, Threshold):
             row.shares["bias"] = row.received - row.sent
@@ -291,9 +304,22 @@ class _Watch:
         self.rows[node.name] = _both(self.rows[node.name], row) if node.name in self.rows else row
 
 
+def _account_all(row: Row, steps: Iterable[Inner]) -> None:
+    """The shares of a layer that takes several linear steps: their sums, and what no step accounts for."""
+    for step in steps:
+        part = replace(row, shares=dict.fromkeys(SHARES, 0.0), taken={}, spots={}, flipped=None)
+        if type(step.rule).propagate is Rule.propagate:
+            _account(part, step.rule, step.linear, step.x, step.y, step.R)
+        for name, value in part.shares.items():
+            row.shares[name] = row.shares[name] + value
+        for name, value in part.taken.items():
+            row.taken[name] = row.taken.get(name, 0.0) + value
+    row.shares["rule"] = row.shares["rule"] + _but_for_rounding(row)
+
+
 def _but_for_rounding(row: Row) -> np.ndarray:
     """What a layer made that shares nothing out by denominators, such as a rule of the user's own."""
-    left = row.received - row.sent
+    left = row.rounding
     noise = 64 * np.finfo(left.dtype).eps * (row.absolute_received + row.absolute_sent)
     return np.where(np.abs(left) > noise, left, 0)
 
@@ -399,6 +425,12 @@ def _causes(row: Row) -> list[str]:
     made = part(row.shares["rule"])
     if abs(made) >= NOTABLE and not row.lone:
         texts.append(f"the rule itself {'takes' if made > 0 else 'makes'} {_percent(abs(made))}.")
+    state = part(row.shares["state"])
+    if abs(state) >= NOTABLE:
+        sign = "minus " * (state < 0)
+        texts.append(f"its initial states get {sign}{_percent(abs(state))} of what it receives.")
+    if row.words and (abs(made) >= NOTABLE or row.words == Uniform.words):
+        texts.append(f"{row.words}.")
     zeros = float(row.onto_zeros.sum()) / max(float(row.absolute_sent.sum()), 1e-300)
     if zeros >= NOTABLE and row.rule.startswith(("WSquare", "Flat", "ZBox")):
         texts.append(

@@ -12,10 +12,11 @@ import numpy as np
 from .errors import LRPError
 from .layers import KINDS, Affine, BatchNorm, Layer
 from .network import Network, Node
+from .nonlinear import Gated, Nonlinear, accepts
 from .rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
 from .text import aligned
 
-FAMILIES = ("dense", "conv", "pool", "norm", "activation", "shape", "merge")
+FAMILIES = ("dense", "conv", "pool", "norm", "activation", "shape", "merge", "recurrent")
 
 
 class Composite:
@@ -28,7 +29,7 @@ class Composite:
 
         - ``"first"`` or ``"last"``: the dense and convolutional layers that no other such layer
           comes before, or after
-        - a family: "dense", "conv", "pool", "norm", "merge"
+        - a family: "dense", "conv", "pool", "norm", "merge", "recurrent"
         - a kind: ``"Conv2D"``, or the class
         - the name of a layer, with wildcards as in ``"block1_*"``
         - a position in the network, counted from 0 (or from the end, -1)
@@ -58,6 +59,8 @@ class Composite:
         for rule in (*(rule for _, rule in self.entries), self.default):
             if not isinstance(rule, Rule):
                 raise LRPError(f"a composite maps layers to rules, but {rule!r} is not a rule")
+        if isinstance(self.default, Nonlinear):
+            raise LRPError(f"{self.default!r} is a rule for some kinds of layers: give it in an entry")
 
     def preceded(self, *entries: tuple[Any, Rule]) -> Composite:
         """The same composite with entries that come before its own."""
@@ -66,11 +69,13 @@ class Composite:
     def rules(self, network: Network) -> dict[str, Rule]:
         """The rule of every layer of the network that takes one, by the layer's name."""
         tests = [(_test(what, network), rule) for what, rule in self.entries]
-        return {
-            node.name: next((rule for test, rule in tests if test(node)), self.default)
-            for node in network.nodes
-            if node.layer.takes_rule
-        }
+        found = {}
+        for node in network.nodes:
+            fit = (rule for test, rule in tests if accepts(node.layer, rule) and test(node))
+            rule = next(fit, self.default if node.layer.takes_rule else None)
+            if rule is not None:
+                found[node.name] = rule
+        return found
 
     def table(self, network: Network) -> str:
         """What every layer would do with relevance, before anything is run."""
@@ -274,6 +279,11 @@ def deep_taylor(network: Network, low: Any = None, high: Any = None) -> Composit
     return Composite([*first, *SAMPLE_NORMS], ZPlus())
 
 
+def lstm(network: Network, epsilon: float = 1e-3) -> Composite:
+    """The epsilon rule, and in recurrent layers the signal takes all (Arras et al. 2017)."""
+    return Composite([("recurrent", Gated(sums=Epsilon(epsilon)))], Epsilon(epsilon))
+
+
 PRESETS: dict[str, Callable[..., Composite]] = {
     "epsilon": epsilon,
     "epsilon-plus": epsilon_plus,
@@ -285,6 +295,7 @@ PRESETS: dict[str, Callable[..., Composite]] = {
     "z-plus": z_plus,
     "lrp-overview": lrp_overview,
     "deep-taylor": deep_taylor,
+    "lstm": lstm,
 }
 """The presets by name: functions of a network, and of what the preset leaves open."""
 

@@ -24,6 +24,7 @@ from ..layers import Layer
 from ..layers.lrn import _shifted
 from ..network import Network
 from ..wiring import sample_shapes
+from . import sequence_gradients
 from .maps import bytes_of, whole_number
 from .scores import Progress, batches, logits_of, up_to
 
@@ -327,3 +328,6 @@ def _lrn(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     spread = g * x * total ** (-b - 1)
     sent = sum(_shifted(spread, tuple(-n for n in o)) for o in layer._offsets(x.ndim - 1))
     return g * total**-b - 2 * a * b * x * sent
+
+
+_of(kinds.SimpleRNN, kinds.LSTM, kinds.GRU)(sequence_gradients.recurrent)

@@ -42,18 +42,17 @@ from .pool import (
     SumPool2D,
     SumPool3D,
 )
+from .recurrent import GRU, LSTM, Recurrent, SimpleRNN
 from .sample_norm import GroupNorm, InstanceNorm, LayerNorm, RMSNorm, UnitNorm
 from .shape import Dropout, Flatten, Identity, Reshape, Slice, Transpose, UpSampling, ZeroPadding
 from .transposed import Conv2DTranspose
 
-BASES = (Layer, Linear, Ruled, Activation, Conv)
+BASES = (Layer, Linear, Ruled, Activation, Conv, Recurrent)
 
 KINDS: dict[str, type[Layer]] = {
     name: kind
     for name, kind in globals().items()
-    if isinstance(kind, type)
-    and issubclass(kind, Layer)
-    and kind not in (Layer, Linear, Ruled, Activation, Conv)
+    if isinstance(kind, type) and issubclass(kind, Layer) and kind not in BASES
 }
 """Every kind of layer by its name, as model files spell it."""
 

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import special
 
 from ..errors import LRPError, ShapeError
+from ..nonlinear import SoftmaxTaylor
 from .base import Layer, parameter
 
 
@@ -295,6 +296,11 @@ class Softmax(Activation):
             raise ShapeError(f"axis {self.axis} is not an axis of a sample of shape {shape}")
         return shape
 
+    own_rules: ClassVar[tuple[type, ...]] = (SoftmaxTaylor,)
+
+    def relprop(self, R, x, y, rule=None, note=None):
+        return R if rule is None else rule.propagate(self, R, x, y, note)
+
     def forward(self, x):
         return special.softmax(x, axis=self.axis + 1 if self.axis >= 0 else self.axis)
 
@@ -302,6 +308,8 @@ class Softmax(Activation):
 @dataclass(frozen=True, eq=False, repr=False)
 class LogSoftmax(Softmax):
     """``log(Softmax(x))``; like it kept for `forward` and left out by the seeds."""
+
+    own_rules: ClassVar[tuple[type, ...]] = ()
 
     def forward(self, x):
         return special.log_softmax(x, axis=self.axis + 1 if self.axis >= 0 else self.axis)

@@ -82,12 +82,15 @@ class Layer:
         Whether `relprop` depends on the rule. Where it doesn't, `way_back` says what it does.
     merges : bool
         Whether the layer takes several inputs; then x and R_x are tuples.
+    own_rules : tuple of classes
+        Rules of `numpylrp.nonlinear` that it takes besides.
     """
 
     family: ClassVar[str] = ""
     takes_rule: ClassVar[bool] = False
     way_back: ClassVar[str] = "unchanged"
     merges: ClassVar[bool] = False
+    own_rules: ClassVar[tuple[type, ...]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

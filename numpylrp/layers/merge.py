@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import LRPError, ShapeError
+from ..nonlinear import Product, RatioOfSums
 from .base import Layer, Linear, Shape
 
 Arrays = tuple[np.ndarray, ...]
@@ -63,6 +64,8 @@ class Add(_Merge, Linear):
     >>> Add().relprop(np.array([[2.0]]), x, np.array([[2.0]]), Epsilon(0))
     (array([[3.]]), array([[-1.]]))
     """
+
+    own_rules: ClassVar[tuple[type, ...]] = (RatioOfSums,)
 
     def _weights(self, count: int) -> np.ndarray:
         return np.ones(count)
@@ -136,6 +139,7 @@ class Multiply(_Merge):
     signal: int | None = None
 
     way_back: ClassVar[str] = "equal shares, or the signal takes all"
+    own_rules: ClassVar[tuple[type, ...]] = (Product,)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         if self.signal is not None and not 0 <= self.signal < len(shapes):
@@ -149,6 +153,9 @@ class Multiply(_Merge):
         return y
 
     def relprop(self, R, x, y, rule=None, note=None):
+        if rule is not None:
+            parts = rule.propagate(self, R, x, y, note)
+            return tuple(_unbroadcast(part, factor.shape) for part, factor in zip(parts, x))
         if self.signal is None:
             return tuple(_unbroadcast(R / len(x), factor.shape) for factor in x)
         return tuple(

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import LRPError, ShapeError
+from ..nonlinear import AbsBeta, MeanHeld
 from .base import Layer, Ruled, Shape, parameter
 
 
@@ -54,6 +55,7 @@ class _SampleNorm(Ruled):
     """What they share. Subclasses say over which values the statistics go."""
 
     family: ClassVar[str] = "norm"
+    own_rules: ClassVar[tuple[type, ...]] = (MeanHeld, AbsBeta)
     centred: ClassVar[bool] = True
 
     def _check(self, *names: str) -> None:

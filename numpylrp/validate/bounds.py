@@ -556,5 +556,6 @@ class _Back:
         return parts
 
 
-_KNOWN = set(L.KINDS.values()) - {L.LRN, L.LayerNorm, L.GroupNorm, L.InstanceNorm, L.RMSNorm, L.UnitNorm}
+_MEASURED = (L.LRN, L.LayerNorm, L.GroupNorm, L.InstanceNorm, L.RMSNorm, L.UnitNorm, L.Recurrent)
+_KNOWN = {kind for kind in L.KINDS.values() if not issubclass(kind, _MEASURED)}
 """Layers whose errors are known here; those of others are measured."""
