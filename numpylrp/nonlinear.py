@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .errors import LRPError
-from .rules import Epsilon, Rule, _number, divide
+from .rules import Epsilon, Rule, divide
 
 
 class Inner(NamedTuple):
@@ -141,9 +141,6 @@ class Bilinear(Nonlinear):
     shown: ClassVar = ("epsilon",)
     words: ClassVar[str] = Uniform.words
 
-    def __post_init__(self) -> None:
-        _number(self, "epsilon")
-
     def inner(self, layer, R, x, y):
         rule = Epsilon(self.epsilon / 2 if self.doubled else self.epsilon)
         for held in (1, 0):
@@ -201,6 +198,7 @@ class Gated(Nonlinear):
     shown: ClassVar = ("products", "sums")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.products, Product):
             raise LRPError(f"Gated: products must be a Product rule, not {self.products!r}")
         if not isinstance(self.sums, Rule) or isinstance(self.sums, Nonlinear):
@@ -266,9 +264,6 @@ class MeanHeld(Nonlinear):
 
     epsilon: float = 1e-6
     shown: ClassVar = ("epsilon",)
-
-    def __post_init__(self) -> None:
-        _number(self, "epsilon")
 
     def inner(self, layer, R, x, y):
         g = layer.gamma * layer.inverse
