@@ -94,9 +94,11 @@ def test_presets_run_and_follow_the_twins(name):
         "z-plus": ("plus", "plus"),
         "lrp-overview": ("box", "zero"),
         "deep-taylor": ("box", "plus"),
-    }[name]
+        "lstm": ("eps3", "eps3"),
+    }.get(name, ("eps", "eps"))
     twin = {
         "eps": lambda a, W, b, R: twins.epsilon(a, W, b, R, 1e-6),
+        "eps3": lambda a, W, b, R: twins.epsilon(a, W, b, R, 1e-3),
         "zero": twins.epsilon,
         "plus": twins.z_plus,
         "plus0": lambda a, W, b, R: twins.z_plus(a, W, 0 * b, R),
