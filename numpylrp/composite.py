@@ -12,11 +12,11 @@ import numpy as np
 from .errors import LRPError
 from .layers import KINDS, Affine, BatchNorm, Layer
 from .network import Network, Node
-from .nonlinear import Gated, Nonlinear, accepts
+from .nonlinear import Bilinear, Gated, Nonlinear, SoftmaxTaylor, Uniform, accepts
 from .rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
 from .text import aligned
 
-FAMILIES = ("dense", "conv", "pool", "norm", "activation", "shape", "merge", "recurrent")
+FAMILIES = ("dense", "conv", "pool", "norm", "activation", "shape", "merge", "recurrent", "embedding")
 
 
 class Composite:
@@ -279,6 +279,23 @@ def deep_taylor(network: Network, low: Any = None, high: Any = None) -> Composit
     return Composite([*first, *SAMPLE_NORMS], ZPlus())
 
 
+def attn_lrp(network: Network, epsilon: float = 1e-6) -> Composite:
+    """Products by halves, softmax by its Taylor form, epsilon else (AttnLRP, Achtibat et al. 2024)."""
+    special = [
+        ("MatMul", Bilinear(epsilon)),
+        ("Softmax", SoftmaxTaylor()),
+        ("MaskedSoftmax", SoftmaxTaylor()),
+        ("Multiply", Uniform()),
+        ("recurrent", Gated(Uniform(), Epsilon(epsilon))),
+    ]
+    return Composite(special, Epsilon(epsilon))
+
+
+def cp_lrp(network: Network, epsilon: float = 1e-6) -> Composite:
+    """The epsilon rule with attention held: values take all, queries and keys nothing (Ali et al. 2022)."""
+    return Composite([], Epsilon(epsilon))
+
+
 def lstm(network: Network, epsilon: float = 1e-3) -> Composite:
     """The epsilon rule, and in recurrent layers the signal takes all (Arras et al. 2017)."""
     return Composite([("recurrent", Gated(sums=Epsilon(epsilon)))], Epsilon(epsilon))
@@ -295,6 +312,8 @@ PRESETS: dict[str, Callable[..., Composite]] = {
     "z-plus": z_plus,
     "lrp-overview": lrp_overview,
     "deep-taylor": deep_taylor,
+    "attnlrp": attn_lrp,
+    "cp-lrp": cp_lrp,
     "lstm": lstm,
 }
 """The presets by name: functions of a network, and of what the preset leaves open."""

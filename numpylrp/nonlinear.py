@@ -134,6 +134,15 @@ class Bilinear(Nonlinear):
     epsilon : float
     doubled : bool
         Whether the stabilizer stands on 2 O, as in the proposition, or on O: ``R / (2 stab(O))``.
+
+    Examples
+    --------
+    >>> from numpylrp.layers import MatMul
+    >>> a, b = np.array([[[1.0, 2.0]]]), np.array([[[3.0], [-1.0]]])
+    >>> layer = MatMul()
+    >>> R_a, R_b = layer.relprop(np.array([[[4.0]]]), (a, b), layer.forward((a, b)), Bilinear(0))
+    >>> R_a, R_b.ravel()
+    (array([[[ 6., -4.]]]), array([ 6., -4.]))
     """
 
     epsilon: float = 1e-6
@@ -144,11 +153,10 @@ class Bilinear(Nonlinear):
     def inner(self, layer, R, x, y):
         rule = Epsilon(self.epsilon / 2 if self.doubled else self.epsilon)
         for held in (1, 0):
-            yield Inner(rule, layer.held(x, held), R / 2, x[1 - held], y)
+            yield Inner(rule, layer.held(x, held), R / 2, x[1 - held], y / layer.scale)
 
     def propagate(self, layer, R, x, y, note=None):
-        first, second = (rule.propagate(*step) for rule, *step in self.inner(layer, R, x, y))
-        return first, second
+        return tuple(rule.propagate(*step) for rule, *step in self.inner(layer, R, x, y))
 
 
 @dataclass(frozen=True, repr=False)

@@ -331,3 +331,7 @@ def _lrn(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
 
 
 _of(kinds.SimpleRNN, kinds.LSTM, kinds.GRU)(sequence_gradients.recurrent)
+_of(kinds.MatMul)(sequence_gradients.matmul)
+_of(kinds.MaskedSoftmax)(sequence_gradients.masked_softmax)
+_of(kinds.Embedding)(sequence_gradients.embedding)
+_of(kinds.NotEqual)(_moved)

@@ -85,3 +85,21 @@ def recurrent(layer: Recurrent, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     if mask is not None:
         found["mask"] = np.zeros_like(mask)
     return tuple(found[name] for name in layer.reads) if layer.merges else found["x"]
+
+
+def matmul(layer: kinds.MatMul, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
+    """Through a product of two activations."""
+    return tuple(
+        layer.held(x, 1 - k).adjoint(g * layer.scale, x[1 - k], x[k].shape[1:]) for k in range(len(x))
+    )
+
+
+def masked_softmax(layer: kinds.MaskedSoftmax, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
+    """Through a softmax of what is kept; masks have no gradient."""
+    sent = y * (g - (g * y).sum(-1, keepdims=True))
+    return (sent, np.zeros_like(x[1])) if layer.merges else sent
+
+
+def embedding(layer: kinds.Embedding, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
+    """Refused: a token is no number."""
+    raise UnsupportedError("an output has no derivative by tokens, which are integers")

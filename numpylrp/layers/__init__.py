@@ -21,6 +21,7 @@ from .activation import (
     Tanh,
     Threshold,
 )
+from .attention import Embedding, MaskedSoftmax, MatMul, NotEqual, Positions, Rotary
 from .base import Layer, Linear, Ruled
 from .conv import Conv, Conv1D, Conv2D, Conv3D
 from .dense import Dense

@@ -31,6 +31,7 @@ from ..errors import LRPError
 from ..layers.base import Linear
 from ..layers.merge import _unbroadcast
 from ..network import Network
+from ..nonlinear import Nonlinear
 from ..rules import Pass, Rule, one
 from ..wiring import Node
 from . import variants as v
@@ -362,7 +363,7 @@ class _Back:
         x, y = self.world.into(node), self.world.values[node.name]
         if self.world.through is not None:
             r = _Relevance(self.world.through(r.R), r.V, r.F)
-        if layer is not node.layer or type(layer) not in _KNOWN:
+        if layer is not node.layer or type(layer) not in _KNOWN or isinstance(rule, Nonlinear):
             return self.probed(node, layer, rule, r)
         if isinstance(layer, Linear):
             if type(rule) is Pass and r.R.shape == x[0].shape:
@@ -556,6 +557,7 @@ class _Back:
         return parts
 
 
-_MEASURED = (L.LRN, L.LayerNorm, L.GroupNorm, L.InstanceNorm, L.RMSNorm, L.UnitNorm, L.Recurrent)
+_NORMS = (L.LRN, L.LayerNorm, L.GroupNorm, L.InstanceNorm, L.RMSNorm, L.UnitNorm)
+_MEASURED = (*_NORMS, L.Recurrent, L.MatMul, L.MaskedSoftmax, L.Embedding, L.NotEqual)
 _KNOWN = {kind for kind in L.KINDS.values() if not issubclass(kind, _MEASURED)}
 """Layers whose errors are known here; those of others are measured."""
