@@ -82,10 +82,10 @@ def sample_bytes(network: Any, batch: Mapping[str, np.ndarray], kept: Mapping[st
     return network.dtype.itemsize * values
 
 
-def samples_at_a_time(given: int | None, total: int, bytes_each: int) -> int:
+def samples_at_a_time(given: int | None, total: int, bytes_each: Callable[[], int]) -> int:
     """Samples at a time: as many as were asked for, or as `MEMORY` allows."""
     if given is None:
-        return total if total == 1 else max(1, MEMORY // bytes_each)
+        return total if total == 1 else max(1, MEMORY // bytes_each())
     if not isinstance(given, (int, np.integer)) or given < 1:
         raise LRPError(f"batch_size must be an integer of at least 1, not {given!r}")
     return int(given)

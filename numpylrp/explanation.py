@@ -192,7 +192,7 @@ def explain(
             return walk.explain(top, rows_of(target, rows, total), start)
         return stacked([walk.explain(top, one, start) for one in classes])
 
-    size = total if traced else samples_at_a_time(batch_size, total, needed(network, batch, rules))
+    size = total if traced else samples_at_a_time(batch_size, total, lambda: needed(network, batch, rules))
     with one_blas_thread():
         if fast and watch is None:  # who watches sees the batches in order
             return in_batches(part, total, each_walk(network, batch, min(size, total)), each)

@@ -16,9 +16,10 @@ rules whose denominators may come close to 0 (epsilon, LRP-0) magnify that from 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -80,16 +81,16 @@ class Fast:
 
     def products(self, layer: Layer) -> Products | None:
         """The layer's primitives, or None where it is not known."""
-        if layer not in self._products:
-            self._products[layer] = products_of(layer)
-        return self._products[layer]
+        try:
+            return self._products[layer]
+        except KeyError:
+            return self._products.setdefault(layer, products_of(layer))
 
     def forward(self, node: Any, x: Any) -> np.ndarray:
         """As `Plain.forward`."""
         products = self.products(node.layer)
         if products is None:
-            own = type(node.layer).forward
-            return pooling.FORWARD.get(own, _unchecked(own))(node.layer, x)
+            return _forward(type(node.layer))(node.layer, x)
         rule = self.rules.get(node.name)
         found = None if rule is None else shares.forward(rule, products, x)
         if found is None:
@@ -104,13 +105,19 @@ class Fast:
         products = self.products(node.layer)
         if products is not None and rule is not None and shares.knows(rule):
             return shares.propagate(rule, products, R, x, y, self.denominators.get(node.name))
-        own = type(node.layer).relprop
-        return pooling.RELPROP.get(own, _unchecked(own))(node.layer, R, x, y, rule, note)
+        return _relprop(type(node.layer))(node.layer, R, x, y, rule, note)
 
 
-def _unchecked(method: Any) -> Any:
-    """The method without its check of shapes, which the network has made once."""
-    return getattr(method, "__wrapped__", method)
+@cache
+def _forward(kind: type[Layer]) -> Callable:
+    """The forward pass of a class without its check of shapes, which the network has made once."""
+    return pooling.FORWARD.get(kind.forward, getattr(kind.forward, "__wrapped__", kind.forward))
+
+
+@cache
+def _relprop(kind: type[Layer]) -> Callable:
+    """As `_forward`, of relprop."""
+    return pooling.RELPROP.get(kind.relprop, getattr(kind.relprop, "__wrapped__", kind.relprop))
 
 
 def path_of(rules: Mapping[str, Rule], fast: bool = True) -> Plain | Fast:

@@ -29,7 +29,7 @@ THREAD_WORK = 2**23
 COLUMNS = 384
 """Fewer columns than this leave the processor waiting for the weights."""
 
-BY_COLUMNS = 2**21
+BY_COLUMNS = 2**18
 """Multiplications of one image from which it is worth to go by columns of the kernel."""
 
 FEW_OUTPUTS = 16

@@ -16,7 +16,7 @@ from ..planning import prepared
 from ..rules import AlphaBeta, Gamma, Rule
 from .threads import thread_count
 
-WALK = 2**24
+WALK = 2**25
 """Bytes of activations that are worth a walk of their own."""
 
 _settled: WeakKeyDictionary[Network, dict] = WeakKeyDictionary()
@@ -58,4 +58,6 @@ def each_walk(network: Network, batch: Mapping[str, np.ndarray], size: int) -> i
     if size * bytes_each < WALK // 4:
         return size
     weights = sum(a.nbytes for node in network.nodes for a in node.layer.arrays().values())
-    return min(size // thread_count(), -(-max(weights, WALK) // bytes_each))
+    walks = -(-size * bytes_each // max(weights, WALK))
+    walks = -(-walks // thread_count()) * thread_count()  # as many for each thread
+    return -(-size // walks)

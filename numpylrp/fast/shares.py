@@ -119,7 +119,7 @@ def divided(rule: Rule, R: np.ndarray, z: np.ndarray) -> np.ndarray:
     own = type(rule).stabilized
     usual = own is Rule.stabilized or (own is Epsilon.stabilized and not rule.relative)
     if not usual or not z.dtype.type(rule.epsilon):
-        return divide(R, rule.stabilized(z))
+        return divide(R, z if usual and not rule.epsilon else rule.stabilized(z))
     s = z + 0.0
     np.copysign(rule.epsilon, s, out=s)
     s += z
