@@ -50,7 +50,7 @@ def _negated(walk: Any, top: str, R: np.ndarray) -> Relevance:
         kind = type(walk.network[top]).__name__
         raise LRPError(f"clrp2 negates the weights of the output layer, but {top!r} is a {kind}")
     node = nodes[-1]
-    bias = None if node.layer.bias is None else -node.layer.bias
-    layer = dataclasses.replace(node.layer, weight=-node.layer.weight, bias=bias)
+    own: Any = node.layer
+    layer = dataclasses.replace(own, weight=-own.weight, bias=None if own.bias is None else -own.bias)
     x, y = walk.values[node.inputs[0]], walk.values[node.name]
     return {node.inputs[0]: layer.relprop(R, x, -y, walk.rules[node.name])}

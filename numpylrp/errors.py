@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ def check_numbers(owner: Any) -> None:
     """Refuse a record in which a field that is a float is no finite number of at least 0."""
     for f in dataclasses.fields(owner) if dataclasses.is_dataclass(owner) else ():
         value = getattr(owner, f.name)
-        valid = isinstance(value, (Real, np.bool_)) and math.isfinite(value) and value >= 0
+        valid = isinstance(value, (int, float, np.number, np.bool_)) and math.isfinite(value) and value >= 0
         if f.type in (float, "float") and not valid:
             kind = type(owner).__name__
             raise LRPError(f"{kind}: {f.name} must be a number of at least 0, not {value!r}")

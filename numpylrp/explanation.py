@@ -149,7 +149,7 @@ def explain(
     batch_size : int, optional
         Samples at a time; by default as many as `numpylrp.batches.MEMORY` allows.
     watch : function of (node, rule, x, y, R, R_x), optional
-        Called for every layer on the way back, batch by batch (x and R_x are tuples where it merges).
+        Called for every layer on the way back, batch by batch.
     fast : bool
         False: every layer and rule as its definition is written, bit for bit the same for every
         batch size and number of threads; `numpylrp.fast` says what can differ otherwise.
@@ -255,8 +255,8 @@ class Walk:
         """Take the relevance of one layer's output, with its sums, and add what it sends to its inputs'."""
         name, layer, rule = node.name, node.layer, self.rules.get(node.name)
         (R, received), y = arrived.pop(name), self.values[name]
-        x = tuple(self.values[source] for source in node.inputs)
-        x = x if layer.merges else x[0]
+        inputs = tuple(self.values[source] for source in node.inputs)
+        x = inputs if layer.merges else inputs[0]
         arrays: dict[str, Any] = {}
         try:
             R_x = self.path.relprop(node, R, x, y, rule, arrays.update if name in self.traced else None)

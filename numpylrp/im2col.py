@@ -6,9 +6,9 @@ channels and the K taps of the kernel::
 
     y[n, o, p] = sum_{c, k} w[o, c, k] x[n, c, pixel that tap k meets at p]
 
-Copying the windows side by side (im2col) makes this sum a matrix product. That matrix is K times
-larger than the image, so it is built for some rows of one output image at a time: memory stays
-bounded, and what comes out for an image does not depend on the others, to the last bit.
+Copying the windows side by side (im2col) makes this sum a matrix product. That matrix is K times larger
+than the image, so it is built for some rows of one output image at a time: memory stays bounded, and what
+comes out for an image does not depend on the others.
 """
 
 from __future__ import annotations
@@ -96,10 +96,9 @@ def convolve_adjoint(
     Parameters
     ----------
     s : (N, O, *out) array
-    weight, g, groups
-        Those of `convolve`.
+    weight, g, groups : as those of `convolve`
     size : tuple of int
-        Size of the image to go back to: a stride hides it.
+        Size of the image to go back to, which a stride hides.
 
     Examples
     --------

@@ -217,10 +217,9 @@ def LRP0() -> Epsilon:
 class Gamma(Rule):
     """The gamma rule (Montavon et al. 2019, sec. 10.2.3), for inputs of any sign.
 
-    ``R_i = sum_j (x_i w_ij + gamma (x_i w_ij)+) / (sum_i ... + b_j + gamma b_j+) R_j`` where
-    z_j >= 0, and with ( )- instead of ( )+ where z_j < 0 (the generalised form, Andeol et al. 2021),
-    so that denominators are never smaller than z_j. Where x >= 0 and z >= 0, as between ReLUs, that
-    is the rule on weights ``w + gamma w+``.
+    ``R_i = sum_j (x_i w_ij + gamma (x_i w_ij)+) / (sum_i ... + b_j + gamma b_j+) R_j`` where z_j >= 0, and
+    with ( )- instead of ( )+ where z_j < 0 (the generalised form, Andeol et al. 2021). Where x >= 0 and
+    z >= 0, as between ReLUs, that is the rule on weights ``w + gamma w+``.
 
     Examples
     --------
@@ -275,7 +274,7 @@ class AlphaBeta(Rule):
     beta: float = 1.0
     epsilon: float = 0.0
     bias: bool = True
-    shown: ClassVar = ("alpha", "beta")
+    shown: ClassVar[tuple[str, ...]] = ("alpha", "beta")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -285,14 +284,14 @@ class AlphaBeta(Rule):
     def sums(self, layer: Any, x: np.ndarray) -> Iterator[tuple[str, float, list[Part]]]:
         """The sign of each share, its factor, and the parts of its sum z+ or z-."""
         _, bias = layer.parameters(x.shape[1:])
-        x = halves(x)
+        parts = halves(x)
         for sign, factor, along, against in (
             ("+", self.alpha, positive, negative),
             ("-", -self.beta, negative, positive),
         ):
             if factor:
                 b = along(bias) if self.bias and bias is not None else None
-                yield sign, factor, signed_parts(x, along, against, b)
+                yield sign, factor, signed_parts(parts, along, against, b)
 
     def shares(self, layer, R, x, y):
         for sign, factor, parts in self.sums(layer, x):

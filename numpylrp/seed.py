@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import special
+from scipy import special  # type: ignore
 
 from .errors import LRPError, ShapeError, lookup
 

@@ -67,7 +67,7 @@ def flow_table(steps: Mapping[str, Any], sample: int | None = None) -> str:
         return float(values.mean() if sample is None else values[..., sample].mean())
 
     rows = [("layer", "kind", "rule", "output", f"{'relevance':>11}", "share lost")]
-    for step in reversed(steps.values()):
+    for step in reversed(list(steps.values())):
         received, sent = of(step.received), of(step.sent)
         lost = f"{(received - sent) / received:10.2%}" if received else f"{'-':>10}"
         if abs(received - sent) <= 1e-9 * abs(received):

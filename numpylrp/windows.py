@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class Windows:
             if not getattr(self, name):
                 object.__setattr__(self, name, default * rank)
 
-    def along(self, size: int | None, axis: int) -> tuple[int | None, int, int]:
+    def along(self, size: Any, axis: int) -> tuple[Any, int, int]:
         """Output size, padding before and padding after (overhang included) of one axis."""
         k, s, d = self.kernel[axis], self.stride[axis], self.dilation[axis]
         span = d * (k - 1) + 1
@@ -78,7 +79,7 @@ class Windows:
             return out + 1, before, after + s - room % s
         return out, before, after
 
-    def output_size(self, size: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def output_size(self, size: tuple[Any, ...]) -> tuple[Any, ...]:
         """Number of windows along each axis (None where the size is None)."""
         return tuple(self.along(n, axis)[0] for axis, n in enumerate(size))
 
@@ -98,7 +99,8 @@ def pad(x: np.ndarray, pads: Padding, value: float = 0.0) -> np.ndarray:
 def crop(x: np.ndarray, pads: Padding) -> np.ndarray:
     """The part of `x` that `pad` had surrounded (a view)."""
     axes = x.shape[x.ndim - len(pads) :]
-    return x[(..., *(slice(before, n - after) for n, (before, after) in zip(axes, pads)))]
+    inside: Any = tuple(slice(before, n - after) for n, (before, after) in zip(axes, pads))
+    return x[..., *inside]
 
 
 def taps(x: np.ndarray, g: Windows, out: Size) -> Iterator[np.ndarray]:
@@ -106,4 +108,5 @@ def taps(x: np.ndarray, g: Windows, out: Size) -> Iterator[np.ndarray]:
     for tap in itertools.product(*map(range, g.kernel)):
         starts = [k * d for k, d in zip(tap, g.dilation)]
         ends = [a + (n - 1) * s + 1 for a, n, s in zip(starts, out, g.stride)]
-        yield x[(..., *map(slice, starts, ends, g.stride))]
+        met: Any = map(slice, starts, ends, g.stride)
+        yield x[..., *met]

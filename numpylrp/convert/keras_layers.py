@@ -75,7 +75,7 @@ class Builder(Graph):
             raise UnsupportedError(f"the shape {tuple(shape)} leaves two sizes open")
         return self.reshape(name, v, shape[1:])
 
-    def shape(self, t: Value) -> tuple[int | None, ...]:
+    def shape(self, t: Value) -> tuple[Any, ...]:
         """The shape of a sample as Keras has it."""
         return (*t.shape[1:], t.shape[0]) if self.swapped(t) else t.shape
 

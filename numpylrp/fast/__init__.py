@@ -90,7 +90,7 @@ class Fast:
         """As `Plain.forward`."""
         products = self.products(node.layer)
         if products is None:
-            return _forward(type(node.layer))(node.layer, x)
+            return _forward(type(node.layer))(node.layer, x)  # type: ignore[arg-type]
         rule = self.rules.get(node.name)
         found = None if rule is None else shares.forward(rule, products, x)
         if found is None:
@@ -105,7 +105,7 @@ class Fast:
         products = self.products(node.layer)
         if products is not None and rule is not None and shares.knows(rule):
             return shares.propagate(rule, products, R, x, y, self.denominators.get(node.name))
-        return _relprop(type(node.layer))(node.layer, R, x, y, rule, note)
+        return _relprop(type(node.layer))(node.layer, R, x, y, rule, note)  # type: ignore[arg-type]
 
 
 @cache

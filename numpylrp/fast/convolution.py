@@ -103,6 +103,8 @@ def _columns(strip: Strip, g: Windows, out: Size, outputs: int, tail: int = 0) -
     Behind them all is a tail of zeros.
     """
     rows, cols = out
+    pixels: Size
+    along: Size
     size = strip.values.shape[1]
     shape, steps = (
         (len(strip.values), *g.kernel, strip.images),
@@ -210,7 +212,7 @@ def convolve(
         if len(terms) == 1:
             into[...] = terms[0]
         else:
-            np.add(*terms[:2], out=into)
+            np.add(terms[0], terms[1], out=into)
         for term in terms[2:]:
             into += term
 

@@ -25,7 +25,7 @@ class Products:
         axis for inputs, along their first (with biases) for outputs; None where they can't be.
     """
 
-    channels_axis: int | None = None
+    channels_axis: Any = None
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
@@ -149,7 +149,7 @@ def _kind(layer_kind: type) -> type[Products] | None:
 
 def products_of(layer: Layer) -> Products | None:
     """The layer's primitives on the fast path, or None."""
-    kind = _kind(type(layer))
+    kind = _kind(type(layer))  # type: ignore[arg-type]
     return None if kind is None else kind(layer)
 
 

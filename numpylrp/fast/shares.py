@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -114,7 +115,7 @@ def sent_back(
     yield from zip((part.x for part in sums[0]), np.split(c, count, axis) if count > 1 else [c])
 
 
-def divided(rule: Rule, R: np.ndarray, z: np.ndarray) -> np.ndarray:
+def divided(rule: Any, R: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Step 2: R over the denominator for z; in place, and without a look for zeros where there are none."""
     own = type(rule).stabilized
     usual = own is Rule.stabilized or (own is Epsilon.stabilized and not rule.relative)
@@ -126,7 +127,7 @@ def divided(rule: Rule, R: np.ndarray, z: np.ndarray) -> np.ndarray:
     return np.divide(R, s, out=s)
 
 
-def forward(rule: Rule, products: Products, x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]] | None:
+def forward(rule: Any, products: Products, x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]] | None:
     """The layer's output and the denominators of the rule's first shares, where that saves work.
 
     The rounding error of an output that is the sum of alpha-beta's denominators is relative to the sum of
@@ -170,9 +171,8 @@ def propagate(
     z = [next(found, share.z) for share in shares]
     if missing := [parts for parts, one in zip(sums, z) if one is None]:
         found = iter(summed(products, weight, missing))
-        z = [next(found) if one is None else one for one in z]
-    s = [divided(rule, share.R, one) for share, one in zip(shares, z)]
-    R_x = None
+    s = [divided(rule, share.R, next(found) if one is None else one) for share, one in zip(shares, z)]
+    R_x: Any = None
     for part_x, c in sent_back(products, weight, s, sums, shape):
         part = np.multiply(part_x, c)
         R_x = part if R_x is None else np.add(R_x, part, out=R_x)

@@ -129,7 +129,9 @@ def each(work: Callable[..., Any], pieces: Iterable[tuple]) -> None:
             work(*piece)
         return
 
-    left, done, failed = deque(pieces), SimpleQueue(), []
+    left = deque(pieces)
+    done: SimpleQueue[None] = SimpleQueue()
+    failed: list[BaseException] = []
 
     def take() -> None:
         while True:

@@ -2,7 +2,8 @@
 
 `numpylrp.blocks.attention` puts them together. Rules of linear layers hold the attention weights constant,
 so that a product is linear in the values and conserves (CP-LRP, Ali et al. 2022); `Bilinear` and
-`SoftmaxTaylor` of `numpylrp.nonlinear` (AttnLRP, Achtibat et al. 2024) send relevance to queries and keys too.
+`SoftmaxTaylor` of `numpylrp.nonlinear` (AttnLRP, Achtibat et al. 2024) send relevance to queries
+and keys too.
 """
 
 from __future__ import annotations

@@ -7,20 +7,23 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ..errors import LRPError, NonFiniteError, ShapeError
 
-Shape = tuple[int | None, ...]
-"""Shape of one sample, without the batch axis; None where a size is free."""
+Shape = tuple[Any, ...]
+"""Shape of one sample, without the batch axis: integers, and None where a size is free."""
+
+Array = Any
+"""A parameter that is an array: anything that NumPy makes one of when given, an np.ndarray once held."""
 
 Note = Callable[..., None] | None
 """What a trace hands to `relprop`, to be called with arrays by name."""
 
 
-def _output_of(layer: Layer, x: Any) -> tuple[int | None, ...]:
+def _output_of(layer: Layer, x: Any) -> tuple[Any, ...]:
     """The shape of the layer's output for this input, or a ShapeError."""
     arrays = x if layer.merges else (x,)
     if layer.merges and not isinstance(x, (tuple, list)):
@@ -170,6 +173,10 @@ class Linear(Ruled):
     the weights that it is given instead of its own; `adjoint`, the transposed map; and
     `as_matrix`, the same map as an explicit matrix, slow, for tests and for teaching.
     """
+
+    if TYPE_CHECKING:
+        weight: Array
+        bias: Array
 
     def parameters(self, shape: Shape) -> tuple[np.ndarray, np.ndarray | None]:
         """Weight and bias for an input of this sample shape."""

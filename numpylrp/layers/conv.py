@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..im2col import convolve, convolve_adjoint
-from ..windows import Windows
-from .base import Linear, Shape, integers, parameter
+from ..windows import Windows, crop
+from .base import Array, Linear, Shape, integers, parameter
 from .images import check_kernel, padding_option, plus, spatial
 
 
@@ -18,13 +18,13 @@ from .images import check_kernel, padding_option, plus, spatial
 class Conv(Linear):
     """A convolution in `rank` dimensions; see `Conv2D`."""
 
-    weight: np.ndarray
-    bias: np.ndarray | None = None
+    weight: Array
+    bias: Array = None
     stride: Any = 1
     padding: Any = 0
     dilation: Any = 1
     groups: int = 1
-    tap_bias: np.ndarray | None = field(default=None, kw_only=True)
+    tap_bias: Array = field(default=None, kw_only=True)
     border: Any = field(default=None, kw_only=True)
 
     family: ClassVar[str] = "conv"
@@ -59,7 +59,7 @@ class Conv(Linear):
         """The bias of each output unit, with `tap_bias` counted where a tap meets the image."""
         image = np.zeros((1, 1, *shape[1:]), self.weight.dtype)
         border = self.border or ((0, 0),) * self.rank
-        image[(..., *(slice(a, n - b) for n, (a, b) in zip(shape[1:], border)))] = 1
+        crop(image, border)[...] = 1
         return plus(self._taps_on(image), self.bias)[0]
 
     def _taps_on(self, image: np.ndarray) -> np.ndarray:
@@ -98,7 +98,7 @@ class Conv2D(Conv):
         A bias for each tap, which counts where the tap meets the image, not the zeros around it: the
         shift of a batch normalization before a padded convolution. The bias is then a map.
     border : ((top, bottom), (left, right)), optional
-        Rows and columns of the input that are zeros put around it, which `tap_bias` does not count.
+        Rows and columns of the input that are zeros put around it, not counted by `tap_bias`.
 
     Examples
     --------

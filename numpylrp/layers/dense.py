@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from ..errors import ShapeError
-from .base import Linear, Shape, parameter
+from .base import Array, Linear, Shape, parameter
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -26,8 +24,8 @@ class Dense(Linear):
     array([[1. , 2.5]])
     """
 
-    weight: np.ndarray
-    bias: np.ndarray | None = None
+    weight: Array
+    bias: Array = None
 
     family: ClassVar[str] = "dense"
 

@@ -93,7 +93,8 @@ class LRN(Ruled):
 
     def __post_init__(self) -> None:
         integers(self, "size", 1)
-        object.__setattr__(self, "size", self.size[0])
+        size: Any = self.size
+        object.__setattr__(self, "size", size[0])
         if not (self.k >= 0 and self.alpha >= 0 and np.isfinite([self.alpha, self.beta, self.k]).all()):
             raise LRPError(f"LRN: alpha and k must be at least 0, not {self.alpha}, {self.k}")
         if self.before is not None and not 0 <= self.before < self.size:

@@ -83,7 +83,7 @@ class Add(_Merge, Linear):
         weight = weight.astype(s.dtype, copy=False)
         return s[:, None] * weight.reshape(-1, *(1,) * (s.ndim - 1))
 
-    def forward(self, x: Arrays) -> np.ndarray:
+    def forward(self, x: Any) -> np.ndarray:
         weights = self._weights(len(x))
         y = x[0] if weights[0] == 1 else x[0] * float(weights[0])
         for branch, w in zip(x[1:], weights[1:]):

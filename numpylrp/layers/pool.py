@@ -17,7 +17,7 @@ from ..pooling import (
     window_sum_adjoint,
 )
 from ..windows import Windows
-from .base import Layer, Linear, Shape, integers, parameter
+from .base import Array, Layer, Linear, Shape, integers, parameter
 from .images import padding_option, spatial
 
 
@@ -99,7 +99,7 @@ class MaxPool2D(_Pool):
              [0., 0.]]]])
     """
 
-    sign: np.ndarray | None = None
+    sign: Array = None
 
     way_back: ClassVar[str] = "winner takes all"
 
@@ -238,7 +238,7 @@ class GlobalMaxPool(Layer):
     """
 
     keepdims: bool = False
-    sign: np.ndarray | None = None
+    sign: Array = None
 
     family: ClassVar[str] = "pool"
     way_back: ClassVar[str] = "winner takes all"

@@ -215,7 +215,7 @@ class Slice(_Move):
 
     @property
     def _slices(self) -> tuple[slice, ...]:
-        return tuple(map(slice, self.start, self.stop, self.step))
+        return tuple(map(slice, self.start, self.stop, self.step or ()))
 
     def output_shape(self, shape: Shape) -> Shape:
         _axes(self.start, shape)

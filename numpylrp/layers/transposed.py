@@ -54,9 +54,10 @@ class Conv2DTranspose(Conv):
     def channels(self) -> tuple[int, int]:
         return self.weight.shape[0], self.weight.shape[1] * self.groups
 
-    def output_size(self, size: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def output_size(self, size: tuple[Any, ...]) -> tuple[Any, ...]:
         """Height and width of the output."""
-        out, g = [], self.windows
+        g = self.windows
+        out: list[Any] = []
         for axis, n in enumerate(size):
             span = g.dilation[axis] * (g.kernel[axis] - 1) + 1
             if n is None:
