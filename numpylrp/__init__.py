@@ -5,6 +5,10 @@
 >>> print(numpylrp.explain(network, images))  # doctest: +SKIP
 """
 
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
 from .auditing import Audit, audit
 from .composite import Composite
 from .convert import load
@@ -30,3 +34,10 @@ __all__ = [
     "plain",
     "save",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The modules of the package, imported when they are first asked for: ``numpylrp.plot`` and so on."""
+    if name.startswith("_") or find_spec(f"{__name__}.{name}") is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f"{__name__}.{name}")

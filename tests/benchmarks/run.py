@@ -3,7 +3,7 @@
     pip install -e ".[peers]"
     python tests/benchmarks/run.py                         # everything, about an hour on two cores
     python tests/benchmarks/run.py --models VGG-16 --batch 1
-    python tests/benchmarks/run.py --readme                # and writes the tables into the README
+    python tests/benchmarks/run.py --write                 # and writes the tables into README.md beside this
 
 Times are whole explanations (forward and back). The libraries take turns, A B C A B C ..., in one
 process, and what is printed is the median of their ratio over the rounds, with its quartiles:
@@ -43,7 +43,7 @@ WIDE = "epsilon-plus-flat"
 """The composite of the other dtype and batch size."""
 
 COMPOSITES = ("epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-gamma-box", "epsilon-alpha2-beta1")
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).with_name("README.md")
 MARKS = ("<!-- benchmark: tests/benchmarks/run.py -->", "<!-- end of benchmark -->")
 
 
@@ -333,7 +333,9 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", choices=("float32", "float64"))
     parser.add_argument("--rounds", type=int, default=5, help="at least; default 5")
     parser.add_argument("--no-memory", action="store_true")
-    parser.add_argument("--readme", action="store_true", help="write the table into the README")
+    parser.add_argument(
+        "--write", action="store_true", help="write the table into README.md beside this file"
+    )
     parser.add_argument("--memory-of", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory_of:
@@ -364,9 +366,9 @@ def main() -> None:
         runs.append(f"- what a sample takes at batch 64, as a ratio to batch 8, {WIDE}: {ratios}")
     for text in runs:
         print(text)
-    if args.readme:
+    if args.write:
         body = "\n".join([HEAD, *rows, "", *runs])
-        write_between(MARKS, body, README)
+        write_between(MARKS, body, PAGE)
 
 
 if __name__ == "__main__":
