@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage, signal
 from strategies import convolutions, linear_layers, numbers, seeds
 
+import numpylrp.layers as L
 from numpylrp.composite import FAMILIES
 from numpylrp.errors import LRPError, NonFiniteError, ShapeError
 from numpylrp.layers import (
@@ -465,3 +466,7 @@ def test_parameters_are_constant():
         x = np.ones((1, *layer.weight.shape[1:]))
         assert_array_equal(other.forward(x), 2 * layer.forward(x))
     given[0] = 7  # one's own array stays one's own
+
+
+def test_every_kind_of_layer_is_exported():
+    assert set(L.__all__) == {*L.KINDS, "KINDS", "Activation", "Layer", "Linear", "Ruled"}
