@@ -23,6 +23,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from .. import nonlinear
 from .. import rules as kinds
 from ..composite import Composite
 from ..convert import native
@@ -33,7 +34,9 @@ from ..files import opened, stored_array
 from ..network import Network
 from ..rules import Rule
 from . import exact
+from . import sequence_plans as sequence_plans  # adds its plans
 from .exact import Tensor
+from .sequence_bounds import RunningErrors, has_sequences, recorded
 from .vector_bounds import UNIT, Errors, as_bounds, relative
 from .vector_plans import PLANS, Numbers
 
@@ -99,6 +102,9 @@ class Vectors:
         As `Case.bounds`, for y.
     cases : dict of Case
     conventions : dict
+    recorded : dict of dict of arrays
+        What is not rational inside a layer, by its name: gates of a recurrent layer, (N, T, H) each, and
+        1 / d of a normalization. R is exact given these and y.
     """
 
     name: str
@@ -109,6 +115,7 @@ class Vectors:
     y_bounds: dict[str, float]
     cases: dict[str, Case]
     conventions: dict[str, Any]
+    recorded: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
 
 
 # ---------------------------------------------------------------- making
@@ -131,7 +138,8 @@ def made(name: str) -> Vectors:
     numbers = Numbers(stream)
     network, x, cases = make(numbers)
     samples = [{key: value[n] for key, value in x.items()} for n in range(2)]
-    errors = {False: [Errors(network, sample, False) for sample in samples]}
+    bounded: Any = RunningErrors if has_sequences(network, samples[0]) else Errors
+    errors = {False: [bounded(network, sample, False) for sample in samples]}
     outputs = [exact.forward(network, sample) for sample in samples]
     y = {node.name: _stacked(output[node.name] for output in outputs) for node in network.nodes}
     worst = max(relative((e for one in errors[False] for e in one.E[key]), y[key]) for key in y)
@@ -147,7 +155,12 @@ def made(name: str) -> Vectors:
             found[case] = _case(network, samples, errors[fused], rules, normalization, target, seed)
         except LRPError as error:
             raise type(error)(f"{name}, {case}: {error}") from None
-    return Vectors(name, description, network, x, y, as_bounds(worst), found, CONVENTIONS)
+    inside = [recorded(network, sample) for sample in samples]
+    kept = {
+        layer: {what: np.array([one[layer][what] for one in inside]) for what in of}
+        for layer, of in inside[0].items()
+    }
+    return Vectors(name, description, network, x, y, as_bounds(worst), found, CONVENTIONS, kept)
 
 
 def _stacked(tensors: Iterable[Tensor]) -> np.ndarray:
@@ -228,6 +241,9 @@ def _save(vectors: Vectors, path: Path) -> None:
             for name, value in vectors.x.items():
                 root[f"inputs/{name}"] = value
         _arrays(root.create_group("y"), keys, vectors.y, vectors.y_bounds)
+        for layer, of in vectors.recorded.items():
+            for what, array in of.items():
+                root[f"recorded/{keys[layer]}/{what}"] = array
         for name, case in vectors.cases.items():
             group = root.create_group(f"cases/{name}")
             rules = {layer: _as_json(rule) for layer, rule in case.rules.items()}
@@ -257,7 +273,25 @@ def _as_json(rule: Rule) -> dict[str, Any]:
     {'rule': 'Gamma', 'gamma': 0.5, 'epsilon': 0.0}
     """
     values = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule) if f.init}
-    return {"rule": type(rule).__name__, **{k: np.asarray(v).tolist() for k, v in values.items()}}
+    plain = {k: _as_json(v) if isinstance(v, Rule) else np.asarray(v).tolist() for k, v in values.items()}
+    return {"rule": type(rule).__name__, **plain}
+
+
+def _from_json(given: Any) -> Rule:
+    """The rule that `_as_json` wrote."""
+    kind = _RULES.get(str(given.get("rule"))) if isinstance(given, dict) else None
+    if kind is None:
+        raise LRPError(f"there is no rule {given!r:.80}")
+    values = {k: _from_json(v) if isinstance(v, dict) else v for k, v in given.items() if k != "rule"}
+    return kind(**values)
+
+
+_RULES = {
+    name: kind
+    for module in (kinds, nonlinear)
+    for name, kind in vars(module).items()
+    if isinstance(kind, type) and issubclass(kind, Rule)
+}
 
 
 def read(path: str | os.PathLike) -> Vectors:
@@ -307,17 +341,23 @@ def read(path: str | os.PathLike) -> Vectors:
         description = _attribute(root, "description", path)
         conventions = _json(root, "conventions", path)
         y_bounds = _read_bounds(root["y"], path)
-    return Vectors(Path(path).stem, description, network, x, y, y_bounds, cases, conventions)
+        inside = _group(root, "recorded", path) if "recorded" in root else {}
+        kept = {
+            network.nodes[int(key)].name: {what: _dataset(inside[key], what, path) for what in inside[key]}
+            for key in inside
+            if key.isdecimal() and int(key) < len(network)
+        }
+    return Vectors(Path(path).stem, description, network, x, y, y_bounds, cases, conventions, kept)
 
 
 def _read_case(group: h5py.Group, network: Network, n: int, path: Any) -> Case:
     rules = {}
     for name, given in _json(group, "rules", path).items():
-        kind = getattr(kinds, str(given.get("rule")), None) if isinstance(given, dict) else None
-        if name not in network or not (isinstance(kind, type) and issubclass(kind, Rule)):
+        known = isinstance(given, dict) and given.get("rule") in _RULES
+        if name not in network or not known:
             raise FileError(f"{path}: {group.name} has an unknown layer or rule: {name!r}: {given!r:.80}")
         try:
-            rules[name] = kind(**{key: value for key, value in given.items() if key != "rule"})
+            rules[name] = _from_json(given)
         except (LRPError, TypeError) as error:
             raise FileError(f"{path}: {group.name}: the rule of layer {name!r}: {error}") from None
     seed = _dataset(group, "seed", path)

@@ -16,7 +16,8 @@ its inputs:
     Gate    a product
     Lrn     local response normalization, rows that depend on x
 
-`share` has the rules, for one output unit at a time (equations and sources: `numpylrp.rules`).
+`sequences` has attention and recurrent layers, exact given the activations that are not rational, which it
+records. `share` has the rules, for one output unit at a time (equations and sources: `numpylrp.rules`).
 
 Fusing composes rows. A batch normalization ``y_i = g_i x_i + s_i`` is
 
@@ -31,6 +32,7 @@ It goes into the layers before it or, where that is not exact, into those behind
 et al. 2020; it decides the numbers of every rule but LRP-0), and units that share weights before do so after.
 """
 
+from . import sequences as sequences  # registers its kinds of layers
 from .rules import share
 from .tensor import Tensor, tensor
 from .walk import Result, Step, explain, forward, rounding_error

@@ -139,8 +139,12 @@ class Gate:
     def forward(self, x: Values) -> Values:
         return [math.prod((x[i] for i in units), start=ONE) for units in self.factors]
 
-    def back(self, R: Values, x: Values, *_: Any) -> Values:
-        takers = [u if self.signal is None else [u[self.signal]] for u in self.factors]
+    def back(self, R: Values, x: Values, rule: Any = None, *_: Any) -> Values:
+        kind = type(rule).__name__
+        if kind not in ("NoneType", "Uniform", "SignalTakesAll"):
+            raise UnsupportedError(f"the oracle does not know the rule {rule!r} for a product")
+        signal = None if kind == "Uniform" else self.signal
+        takers = [u if signal is None else [u[signal]] for u in self.factors]
         return _sum(({i: r / len(u)} for u, r in zip(takers, R) for i in u), len(x))
 
 
