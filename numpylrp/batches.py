@@ -97,7 +97,7 @@ def rows_of(value: Any, rows: slice, total: int) -> Any:
     return value[rows] if one_each and len(value) == total else value
 
 
-def joined(parts: list[Any]) -> Any:
+def concatenated(parts: list[Any]) -> Any:
     """Explanations of several batches as one."""
     axis = parts[0].target.ndim - 1  # several classes lie before the samples
     return _combined(parts, lambda arrays: np.concatenate(arrays, axis), np.concatenate)
@@ -132,7 +132,7 @@ def _combined(parts: list[Any], join: Callable, of_outputs: Callable) -> Any:
 
 
 def in_batches(walk: Callable[[slice], Any], total: int, size: int, each: Callable | None = None) -> Any:
-    """What `walk` makes of every slice of the samples, joined; `each` may spread the calls over threads."""
+    """What `walk` makes of every slice of the samples, put together; `each` may spread the calls over threads."""
     parts: dict[int, Any] = {}
 
     def part(first: int) -> None:
@@ -144,4 +144,4 @@ def in_batches(walk: Callable[[slice], Any], total: int, size: int, each: Callab
     else:
         for (first,) in firsts:
             part(first)
-    return parts[0] if len(parts) == 1 else joined([parts[first] for first in sorted(parts)])
+    return parts[0] if len(parts) == 1 else concatenated([parts[first] for first in sorted(parts)])

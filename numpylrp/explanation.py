@@ -94,7 +94,7 @@ class Explanation:
     def table(self, sample: int | None = None) -> str:
         """Each layer's relevance, from the output back, for one sample or as the mean of all.
 
-        "share lost" is the part that a layer did not send on: absorbed or dropped; negative: created.
+        "lost" is the part that a layer did not send on: absorbed or dropped; negative: created.
         """
         return flow_table(self.steps, sample)
 
@@ -173,7 +173,7 @@ def explain(
     >>> net = Network([("fc1", fc1), ("relu", ReLU()), ("fc2", fc2)], input_shape=(2,))
     >>> print(explain(net, [[1.0, 2.0]], composite="epsilon"))
     1 sample, class 0
-    layer  kind   rule            output    relevance  share lost
+    layer  kind   rule            output    relevance        lost
     fc2    Dense  Epsilon(1e-06)  2                 7      14.29%
     relu   ReLU   (unchanged)     2                 6          0
     fc1    Dense  Epsilon(1e-06)  2                 6       0.00%

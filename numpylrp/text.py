@@ -66,7 +66,7 @@ def flow_table(steps: Mapping[str, Any], sample: int | None = None) -> str:
     def of(values: np.ndarray) -> float:
         return float(values.mean() if sample is None else values[..., sample].mean())
 
-    rows = [("layer", "kind", "rule", "output", f"{'relevance':>11}", "share lost")]
+    rows = [("layer", "kind", "rule", "output", f"{'relevance':>11}", f"{'lost':>10}")]
     for step in reversed(list(steps.values())):
         received, sent = of(step.received), of(step.sent)
         lost = f"{(received - sent) / received:10.2%}" if received else f"{'-':>10}"

@@ -84,8 +84,8 @@ def window_max_adjoint(s: np.ndarray, x: np.ndarray, y: np.ndarray, g: Windows) 
 
 def _along(x: np.ndarray, g: Windows, axis: int, out: int) -> list[np.ndarray]:
     """What each tap meets along height (axis 0) or width (1), of padded `x` (views)."""
-    step, apart = g.stride[axis], g.dilation[axis]
-    at = (slice(k * apart, k * apart + (out - 1) * step + 1, step) for k in range(g.kernel[axis]))
+    step, distance = g.stride[axis], g.dilation[axis]
+    at = (slice(k * distance, k * distance + (out - 1) * step + 1, step) for k in range(g.kernel[axis]))
     return [x[..., part, :] if axis == 0 else x[..., part] for part in at]
 
 

@@ -22,7 +22,7 @@ DENSE_WARNING = """\
 This network normalizes behind fully connected layers. Guillemot et al. (2020), who introduced fusing
 for LRP, advise against explaining networks that combine the two. The fused network is exactly
 equivalent, but the normalization's shift becomes a bias of every unit, and a bias absorbs relevance
-that no input gets. Look at "share lost" of these layers before you trust a heatmap, compare it
+that no input gets. Look at what is "lost" in these layers before you trust a heatmap, compare it
 with another composite, and if you can train again, normalize convolutions only."""
 
 

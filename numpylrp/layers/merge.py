@@ -206,7 +206,7 @@ class Concatenate(_Merge):
 
     axis: int = 0
 
-    way_back: ClassVar[str] = "cut apart"
+    way_back: ClassVar[str] = "split"
 
     def output_shape(self, *shapes: Shape) -> Shape:
         self._enough(shapes)
