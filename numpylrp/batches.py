@@ -132,7 +132,7 @@ def _combined(parts: list[Any], join: Callable, of_outputs: Callable) -> Any:
 
 
 def in_batches(walk: Callable[[slice], Any], total: int, size: int, each: Callable | None = None) -> Any:
-    """What `walk` makes of every slice of the samples, put together; `each` may spread the calls over threads."""
+    """What `walk` makes of every slice of the samples, together; `each` may spread the calls over threads."""
     parts: dict[int, Any] = {}
 
     def part(first: int) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 
 from ..layers.base import Layer, Note
 from ..rules import Rule
-from . import pooling, shares
+from . import pointwise, pooling, shares
 from .products import Products, products_of
 
 _allowed: ContextVar[bool] = ContextVar("numpylrp.fast", default=True)
@@ -111,13 +111,15 @@ class Fast:
 @cache
 def _forward(kind: type[Layer]) -> Callable:
     """The forward pass of a class without its check of shapes, which the network has made once."""
-    return pooling.FORWARD.get(kind.forward, getattr(kind.forward, "__wrapped__", kind.forward))
+    known = pooling.FORWARD | pointwise.FORWARD
+    return known.get(kind.forward, getattr(kind.forward, "__wrapped__", kind.forward))
 
 
 @cache
 def _relprop(kind: type[Layer]) -> Callable:
     """As `_forward`, of relprop."""
-    return pooling.RELPROP.get(kind.relprop, getattr(kind.relprop, "__wrapped__", kind.relprop))
+    known = pooling.RELPROP | pointwise.RELPROP
+    return known.get(kind.relprop, getattr(kind.relprop, "__wrapped__", kind.relprop))
 
 
 def path_of(rules: Mapping[str, Rule], fast: bool = True) -> Plain | Fast:

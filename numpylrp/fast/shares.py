@@ -27,11 +27,11 @@ from ..rules import (
     WSquare,
     ZBox,
     ZPlus,
-    divide,
     halves,
     same,
 )
 from .kept import derived
+from .pointwise import divided, pointwise
 from .products import Products
 
 RULES = (Epsilon, Gamma, AlphaBeta, ZPlus, WSquare, Flat, ZBox, AbsZ)
@@ -115,18 +115,6 @@ def sent_back(
     yield from zip((part.x for part in sums[0]), np.split(c, count, axis) if count > 1 else [c])
 
 
-def divided(rule: Any, R: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Step 2: R over the denominator for z; in place, and without a look for zeros where there are none."""
-    own = type(rule).stabilized
-    usual = own is Rule.stabilized or (own is Epsilon.stabilized and not rule.relative)
-    if not usual or not z.dtype.type(rule.epsilon):
-        return divide(R, z if usual and not rule.epsilon else rule.stabilized(z))
-    s = z + 0.0
-    np.copysign(rule.epsilon, s, out=s)
-    s += z
-    return np.divide(R, s, out=s)
-
-
 def forward(rule: Any, products: Products, x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]] | None:
     """The layer's output and the denominators of the rule's first shares, where that saves work.
 
@@ -174,6 +162,9 @@ def propagate(
     s = [divided(rule, share.R, next(found) if one is None else one) for share, one in zip(shares, z)]
     R_x: Any = None
     for part_x, c in sent_back(products, weight, s, sums, shape):
-        part = np.multiply(part_x, c)
-        R_x = part if R_x is None else np.add(R_x, part, out=R_x)
+        pointwise(np.multiply, part_x, c, c)
+        if R_x is None:
+            R_x = c
+        else:
+            pointwise(np.add, R_x, c, R_x)
     return R_x
