@@ -255,8 +255,8 @@ class Walk:
         """Take the relevance of one layer's output, with its sums, and add what it sends to its inputs'."""
         name, layer, rule = node.name, node.layer, self.rules.get(node.name)
         (R, received), y = arrived.pop(name), self.values[name]
-        inputs = tuple(self.values[source] for source in node.inputs)
-        x = inputs if layer.merges else inputs[0]
+        inputs = [self.values[source] for source in node.inputs]
+        x = tuple(inputs) if layer.merges else inputs[0]
         arrays: dict[str, Any] = {}
         try:
             R_x = self.path.relprop(node, R, x, y, rule, arrays.update if name in self.traced else None)
