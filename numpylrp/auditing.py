@@ -26,7 +26,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import h5py
+import h5py  # type: ignore
 import numpy as np
 
 from .explanation import Explanation, explain

@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import h5py
+import h5py  # type: ignore
 
 from . import __version__, fuse, load, save
 from .auditing import audit as account

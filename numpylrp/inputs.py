@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
+import h5py  # type: ignore
 import numpy as np
 
 from .errors import FileError, LRPError, MissingExtraError, ShapeError
@@ -86,10 +86,11 @@ class Samples:
         except ImportError:
             raise MissingExtraError("reading images needs Pillow: pip install 'numpylrp[plot]'") from None
         last = len(self.shape) == 3 and self.shape[0] not in (1, 3) and self.shape[2] in (1, 3)
-        channels, *size = (self.shape[2], *self.shape[:2]) if last else self.shape
+        sizes: Any = (self.shape[2], *self.shape[:2]) if last else self.shape
+        channels, *size = sizes
         try:
-            with Image.open(path) as image:
-                image = image.convert("L" if channels == 1 else "RGB")
+            with Image.open(path) as opened:
+                image = opened.convert("L" if channels == 1 else "RGB")
                 if self.resize and None not in size:
                     image = image.resize(size[::-1], Image.Resampling.BICUBIC)
                 pixels = np.asarray(image, dtype=np.float64)
@@ -147,7 +148,7 @@ def samples(
         if not path.exists():
             raise FileError(f"{path} does not exist")
     given = network.metadata.get("input_range")
-    options = {
+    options: dict[str, Any] = {
         "scale": scale,
         "identity": _identity(files, dataset),
         "range": None if given is None else (given[0], given[1]),

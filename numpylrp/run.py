@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
+import h5py  # type: ignore
 import numpy as np
 
 from . import __version__
@@ -114,7 +114,7 @@ def run(
                 some = explain(
                     network,
                     samples[rows],
-                    labels.tolist() if target == "true" else target,
+                    labels.tolist() if target == "true" else target,  # type: ignore[union-attr]
                     composite=rules,
                     normalization="linear",  # what there is to fuse is fused already
                     seed=seed,

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import h5py
+import h5py  # type: ignore
 import numpy as np
 
 from ..errors import FileError

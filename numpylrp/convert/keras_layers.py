@@ -109,14 +109,15 @@ class Builder(Graph):
         along = [n for n, size in enumerate(shape) if size > 1]
         if len(along) < 2:
             at = self.at(t, along[0] - len(shape)) if along else 0
-            return self.add(name, L.Affine(*(a.reshape(-1) for a in arrays), axis=at), t)
+            factor, offset = (a.reshape(-1) for a in arrays)
+            return self.add(name, L.Affine(factor, offset, at), t)
         t = self.laid(t, False)
         full = (1,) * (rank - len(shape)) + shape
         if any(a not in (1, n) for a, n in zip(full, self.sizes(t))):
             raise UnsupportedError(f"a constant of shape {shape} is not supported with samples {t.shape}")
         flat = self.reshape(f"{name}/row", t, (-1,))
-        values = (np.broadcast_to(a.reshape(a.shape[-rank:]), t.shape).reshape(-1) for a in arrays)
-        return self.reshape(f"{name}/shape", self.add(name, L.Affine(*values), flat), t.shape)
+        factor, offset = (np.broadcast_to(a.reshape(a.shape[-rank:]), t.shape).reshape(-1) for a in arrays)
+        return self.reshape(f"{name}/shape", self.add(name, L.Affine(factor, offset), flat), t.shape)
 
 
 def constant(value: Any) -> np.ndarray:
@@ -256,9 +257,9 @@ def _conv(rank: int, transposed: bool = False, depthwise: bool = False):
             return _then(b, name, c, made)
         # on images of height 1
         image = b.add(f"{name}/image", L.Reshape((len(w), 1, -1)), t)
-        options = {k: (0, *o) for k, o in options.items()}
-        made = kind(w[:, :, None], bias, (1, *stride), padding, (1, *dilation), groups, **options)
-        made = b.add(name, made, image)
+        options = {str(k): (0, *o) for k, o in options.items()}
+        layer = kind(w[:, :, None], bias, (1, *stride), padding, (1, *dilation), groups, **options)
+        made = b.add(name, layer, image)
         made = b.add(f"{name}/row", L.Reshape((w.shape[1] * groups, -1)), made)
         return _then(b, name, c, made)
 
@@ -270,14 +271,14 @@ def _separable(rank: int):
         plain = {
             k: c[k] for k in ("kernel_size", "strides", "padding", "dilation_rate", "data_format") if k in c
         }
-        t = _conv(rank, depthwise=True)(b, f"{name}/depthwise", {**plain, "use_bias": False}, x, v[:1])
+        t = _conv(rank, depthwise=True)(b, f"{name}/depthwise", {**plain, "use_bias": False}, x, v[:1])  # type: ignore[misc]
         point = {**c, "kernel_size": 1, "strides": 1, "dilation_rate": 1, "padding": "valid"}
         return _conv(rank)(b, name, point, [t], v[1:])
 
     return build
 
 
-def _pool(kind: type):
+def _pool(kind: Any):
     def build(b: Builder, name: str, c: Config, x: list[Value], v: Arrays) -> Value:
         size = _pair(c["pool_size"], kind.rank)
         stride = size if c.get("strides") is None else _pair(c["strides"], kind.rank)
@@ -303,7 +304,7 @@ def _batch_norm(b: Builder, name: str, c: Config, x: list[Value], v: Arrays) -> 
         raise UnsupportedError("batch renormalization is not supported")
     gamma = left.pop(0) if c.get("scale", True) else None
     beta = left.pop(0) if c.get("center", True) else None
-    return b.add(name, L.BatchNorm(gamma, beta, *left[:2], float(c.get("epsilon", 1e-3)), b.at(t, at)), t)
+    return b.add(name, L.BatchNorm(gamma, beta, *left[:2], float(c.get("epsilon", 1e-3)), b.at(t, at)), t)  # type: ignore[arg-type, call-arg]
 
 
 def _layer_norm(b: Builder, name: str, c: Config, x: list[Value], v: Arrays) -> Value:
@@ -327,7 +328,7 @@ def _group_norm(b: Builder, name: str, c: Config, x: list[Value], v: Arrays) -> 
     if c.get("axis", -1) != -1:
         raise UnsupportedError("group normalization of another axis than the last is not supported")
     left, groups = list(v), c.get("groups", 32)
-    learned = {
+    learned: dict[str, Any] = {
         "gamma": left.pop(0) if c.get("scale", True) else None,
         "beta": left.pop(0) if c.get("center", True) else None,
         "eps": float(c.get("epsilon", 1e-3)),

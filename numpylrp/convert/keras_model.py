@@ -62,11 +62,11 @@ def formed(config: Any, kind: str = "Functional", depth: int = 0) -> None:
         if not isinstance(config, dict) or key not in config:
             raise FileError(f"the configuration of a {kind} model lacks {key}")
     for entry in layers:
-        own, inner = (entry.get(k) if isinstance(entry, dict) else None for k in ("class_name", "config"))
+        own, inner = [entry.get(k) if isinstance(entry, dict) else None for k in ("class_name", "config")]
         listed = isinstance(inner, list) and own == "Sequential"
         if not isinstance(own, str) or not (isinstance(inner, dict) or listed):
             raise FileError(f"the configuration has a layer without class_name and config: {entry!r:.80}")
-        entry["name"] = entry.get("name") or (own.lower() if listed else inner.get("name"))
+        entry["name"] = entry.get("name") or (own.lower() if listed else inner.get("name"))  # type: ignore[union-attr]
         if not isinstance(entry["name"], str):
             raise FileError(f"the configuration has a layer of class {own!r} without a name")
         if nested(entry):
@@ -117,7 +117,7 @@ def _functional(config: Any) -> bool:
     return isinstance(config, dict) and "input_layers" in config
 
 
-def _shape(c: Any) -> tuple | None:
+def _shape(c: Any) -> Any:
     for key in ("batch_shape", "batch_input_shape") if isinstance(c, dict) else ():
         if c.get(key) is not None:
             shape = c[key]
@@ -135,7 +135,7 @@ def tensors(value: Any) -> Any:
         if value.get("class_name") == "__keras_tensor__" or (
             isinstance(inner, dict) and "keras_history" in inner
         ):
-            return Ref(*inner["keras_history"][:3])
+            return Ref(*inner["keras_history"][:3])  # type: ignore[index]
         return {k: tensors(v) for k, v in value.items()}
     if not isinstance(value, list):
         return value

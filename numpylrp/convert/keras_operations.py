@@ -502,7 +502,8 @@ def _shaped(a: Call, spec: Sequence[Any]) -> Value:
     """Cut the sample, and leave out axes with an index, and put in those of size 1."""
     t, moves = a.value(), any(not isinstance(s, tuple) for s in spec)
     t = a.b.laid(t, False) if moves else t
-    start, stop, step = [0] * len(t.shape), [None] * len(t.shape), [1] * len(t.shape)
+    start, step = [0] * len(t.shape), [1] * len(t.shape)
+    stop: list[Any] = [None] * len(t.shape)
     turned = []
     for n, s in enumerate((s for s in spec if s is not None), 1):
         at = a.b.at(t, n)

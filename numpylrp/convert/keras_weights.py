@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
+import h5py  # type: ignore
 import numpy as np
 
 from ..errors import FileError
@@ -328,7 +328,7 @@ def _folder(group: h5py.Group | None) -> tuple[h5py.Group | None, bool]:
 
 def _nothing_left(root: h5py.Group, file: Path, read: set[str]) -> None:
     """Every layer's variables in the file must have been read: else the layers are counted otherwise."""
-    folder, _ = _folder(root)
+    folder: Any = _folder(root)[0]
     for at in folder if folder is not None else ():
         group = folder[at]
         if not isinstance(group, h5py.Group):

@@ -28,7 +28,7 @@ import json
 import os
 from typing import Any
 
-import h5py
+import h5py  # type: ignore
 import numpy as np
 
 from ..errors import FileError, LRPError, UnsupportedError

@@ -32,7 +32,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import h5py
+import h5py  # type: ignore
 import numpy as np
 
 from ..errors import FileError, LRPError, UnsupportedError
@@ -129,9 +129,9 @@ def _layer(name: str, entry: dict, tensors: dict, prefix: str, path: Any) -> tup
     arrays: dict[str, Any] = {}
     read = set()
     for field in fields:
-        if "ndarray" not in str(field.type) or field.name in entry:
+        if not {"Array", "ndarray"} & set(re.findall(r"\w+", str(field.type))) or field.name in entry:
             continue
-        optional = "None" in str(field.type)
+        optional = field.default is not dataclasses.MISSING or "None" in str(field.type)
         if isinstance(own, dict):
             names, optional = ([own[field.name]], False) if field.name in own else ([], optional)
         else:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage  # type: ignore
 
 from ..errors import LRPError, ShapeError
 from .maps import finite

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import special
+from scipy import special  # type: ignore
 
 from .. import layers as kinds
 from .. import seed as seeds

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from scipy import special
+from scipy import special  # type: ignore
 
 from .. import seed as seeds
 from ..batches import MEMORY

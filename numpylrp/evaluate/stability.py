@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import ndimage, stats
+from scipy import ndimage, stats  # type: ignore
 
 from ..errors import LRPError, ShapeError
 from ..layers import Affine, Layer

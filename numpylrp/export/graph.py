@@ -24,7 +24,7 @@ class Value(NamedTuple):
     shape: tuple[int, ...]
 
 
-Operand = Value | np.ndarray | float
+Operand = Any
 
 PIECES = 64
 """Slices that an axis may be cut into for a permutation of its entries."""
@@ -124,7 +124,8 @@ class Graph:
         if (first, step) == (0, 1) and last == v.shape[at]:
             return v
         rank = len(v.shape)
-        starts, stops, steps = [0] * rank, [None] * rank, [1] * rank
+        starts, steps = [0] * rank, [1] * rank
+        stops: list[Any] = [None] * rank
         starts[at], stops[at], steps[at] = first, last, step
         return self.add(name, L.Slice(tuple(starts), tuple(stops), tuple(steps)), v)
 
@@ -141,7 +142,8 @@ class Graph:
 
     def gather(self, name: str, v: Value, at: int, indices: Sequence[int]) -> Value:
         """Entries of an axis in any order: slices, one for each run of even steps, side by side."""
-        n, runs = v.shape[at], [[]]
+        n = v.shape[at]
+        runs: list[list[int]] = [[]]
         for index in indices:
             if not -n <= index < n:
                 raise UnsupportedError(f"{name}: the index {index} is none of {n} along axis {at}")
@@ -183,7 +185,7 @@ class Graph:
         """A transposed convolution in one dimension: on images of height 1."""
         groups = options.get("groups", 1)
         image = self.reshape(f"{name}.image", v, (v.shape[0], 1, -1))
-        lifted = {
+        lifted: dict[str, Any] = {
             k: o
             if k == "groups" or isinstance(o, str)
             else ({"padding": (0, 0), "output_padding": 0}.get(k, 1), *o)
@@ -235,9 +237,11 @@ class Graph:
         along = [at for at, n in enumerate(full) if n > 1]
         if len(along) <= 1:
             at = along[0] if along else 0
-            return self.add(name, L.Affine(*(a.reshape(-1) for a in arrays), axis=at), v)
+            scale, shift = (a.reshape(-1) for a in arrays)
+            return self.add(name, L.Affine(scale, shift, at), v)
         flat = self.reshape(name, v, (-1,))
-        made = self.add(name, L.Affine(*(np.broadcast_to(a, v.shape).reshape(-1) for a in arrays)), flat)
+        scale, shift = (np.broadcast_to(a, v.shape).reshape(-1) for a in arrays)
+        made = self.add(name, L.Affine(scale, shift), flat)
         return self.reshape(name, made, v.shape)
 
     def combine(self, name: str, kind: str, a: Operand, b: Operand) -> Operand:
@@ -307,10 +311,10 @@ class Graph:
 
     # ------------------------------------------------------------ pooling to a size
 
-    def adaptive(self, name: str, v: Value, out: Sequence[int | None], largest: bool) -> Value:
+    def adaptive(self, name: str, v: Value, out: Sequence[Any], largest: bool) -> Value:
         """Pooling to a given size: windows from floor(i n / out) to ceil((i + 1) n / out)."""
         size = v.shape[1:]
-        out = tuple(n if o is None else int(o) for o, n in zip(out, size))
+        out = tuple(int(n if o is None else o) for o, n in zip(out, size))
         if all(o == 1 for o in out):
             return self.add(name, (L.GlobalMaxPool if largest else L.GlobalAveragePool)(True), v)
         if all(n % o == 0 for o, n in zip(out, size)):

@@ -130,8 +130,8 @@ def _inputs(model: onnx.ModelProto, held: dict, given: Sequence[int] | None) -> 
     for item in model.graph.input:
         if item.name in held:
             continue
-        shape = [d.dim_value if d.HasField("dim_value") else 0 for d in item.type.tensor_type.shape.dim][1:]
-        shapes[item.name] = tuple(shape)
+        dims = [d.dim_value if d.HasField("dim_value") else 0 for d in item.type.tensor_type.shape.dim]
+        shapes[item.name] = tuple(dims[1:])
     if given is not None:
         if len(shapes) != 1:
             raise LRPError("input_shape is for models with one input")
@@ -252,7 +252,7 @@ def _constant(call: Call, node: onnx.NodeProto, values: dict[str, Any]) -> Any:
         size = float(np.prod(np.asarray(values[node.input[1]], float))) * np.size(values[node.input[0]])
     if size > LARGEST:
         raise FileError(f"{call.name}: {node.op_type} would make {size:.3g} values")
-    results = ReferenceEvaluator(node).run(None, feeds)
+    results: Any = ReferenceEvaluator(node).run(None, feeds)
     return results[0] if len(node.output) == 1 else results
 
 
@@ -266,8 +266,8 @@ def _check(network: Network, model: onnx.ModelProto, x: np.ndarray) -> None:
     kind = onnx.helper.tensor_dtype_to_np_dtype(given[0].type.tensor_type.elem_type)
     for sample in x.astype(kind):
         theirs = evaluator.run(None, {given[0].name: sample[None]})
-        ours = network.forward(sample[None].astype(np.float64))
-        ours = list(ours.values()) if isinstance(ours, dict) else [ours]
+        found = network.forward(sample[None].astype(np.float64))
+        ours = list(found.values()) if isinstance(found, dict) else [found]
         if len(ours) != len(theirs):
             raise LRPError(f"the network has {len(ours)} outputs where the model has {len(theirs)}")
         for a, b in zip(ours, theirs):

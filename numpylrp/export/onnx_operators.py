@@ -63,7 +63,7 @@ class Call:
             raise UnsupportedError(f"{self.name}: {self.node.op_type} of a constant is not supported")
         return value
 
-    def array(self, n: int) -> np.ndarray | None:
+    def array(self, n: int) -> Any:
         """A constant; None where it is left out."""
         if not self.has(n):
             return None
@@ -151,7 +151,7 @@ def _gemm(g: Graph, name: str, a: Call) -> Value:
 def _batch_norm(g: Graph, name: str, a: Call) -> Value:
     if a.get("training_mode", 0):
         raise UnsupportedError(f"{name}: batch normalization in training mode would mix samples")
-    layer = L.BatchNorm(*(a.array(n) for n in (1, 2, 3, 4)), eps=a.get("epsilon", 1e-5))
+    layer = L.BatchNorm(*(a.array(n) for n in (1, 2, 3, 4)), eps=a.get("epsilon", 1e-5))  # type: ignore[misc]
     return g.add(name, layer, a.value())
 
 
@@ -416,7 +416,7 @@ def _repeats(size: int, factor: int, coordinates: str, rounding: str) -> bool:
         "align_corners": i * (size - 1) / max(size * factor - 1, 1),
         "tf_half_pixel_for_nn": (i + 0.5) / factor,
     }
-    roundings = {
+    roundings: dict[str, Callable] = {
         "round_prefer_floor": lambda v: np.ceil(v - 0.5),
         "round_prefer_ceil": lambda v: np.floor(v + 0.5),
         "floor": np.floor,

@@ -61,7 +61,7 @@ class Formula:
 
 class _Atom(NamedTuple):
     kind: str
-    of: Formula | None
+    of: Any
     options: tuple
 
 
@@ -140,7 +140,7 @@ def _add(
     v: Value,
     over: tuple[int, ...],
     gamma: np.ndarray,
-    beta: np.ndarray | None,
+    beta: Any,
     eps: float,
     kind: type,
 ) -> Value:
@@ -158,7 +158,7 @@ def _add(
                 )
         learned.append(array)
     inside = all(a is None or all(n in (1, o) for n, o in zip(a.shape, own)) for a in learned)
-    gamma, beta = (None if a is None or not inside else np.broadcast_to(a, own) for a in learned)
+    gamma, beta = (None if a is None or not inside else np.broadcast_to(a, own) for a in learned)  # type: ignore[assignment]
     own = tuple(v.shape[a] for a in axes)
     options = {"gamma": None if gamma is None or (gamma == 1).all() else gamma.reshape(own), "eps": eps}
     if kind is L.LayerNorm:
@@ -204,9 +204,9 @@ def _step(node: onnx.NodeProto, known: Mapping[str, Formula], constants: dict, f
         ends = [
             options.get(k, _number(constants, n)) for k, n in zip(("min", "max"), [*node.input[1:], "", ""])
         ]
-        return None if None in ends else f("Clip", a, *map(float, ends))
+        return None if None in ends else f("Clip", a, *(float(e) for e in ends if e is not None))
     if kind == "ReduceMean":
-        axes = options.get("axes", constants.get(node.input[1]) if len(node.input) > 1 else None)
+        axes: Any = options.get("axes", constants.get(node.input[1]) if len(node.input) > 1 else None)
         kept = options.get("keepdims", 1) and axes is not None and np.size(axes)
         return f("ReduceMean", a, *map(int, np.ravel(axes))) if kept else None
     if len(given) != 2 or given[1] is None:
@@ -214,7 +214,7 @@ def _step(node: onnx.NodeProto, known: Mapping[str, Formula], constants: dict, f
     b = given[1]
     if kind == "Pow":
         n = _number(constants, node.input[1])
-        root = f("Sqrt", a) if n in (0.5, -0.5) else None
+        root: Any = f("Sqrt", a) if n in (0.5, -0.5) else None
         powers = {2.0: lambda: a * a, 3.0: lambda: a * a * a, 0.5: lambda: root}
         return f("Reciprocal", root) if n == -0.5 else powers[n]() if n in powers else None
     if kind == "Div":
@@ -277,8 +277,8 @@ def _dense(node: onnx.NodeProto, reader: onnx.NodeProto, constants: dict) -> Cal
     """A product with a matrix and the sum behind it: a dense layer's weight and bias."""
     if (node.op_type, reader.op_type) != ("MatMul", "Add") or node.input[0] in constants:
         return None
-    weight = constants.get(node.input[1])
-    bias = next((constants[i] for i in reader.input if i in constants), None)
+    weight: Any = constants.get(node.input[1])
+    bias: Any = next((constants[i] for i in reader.input if i in constants), None)
     if np.ndim(weight) != 2 or np.ndim(bias) != 1 or len(bias) != weight.shape[1]:
         return None
     return lambda g, name, v: g.product(name, v, weight, bias)
@@ -309,10 +309,10 @@ def found(
             continue
         f = _Atoms()
         for last, y in reversed(_formulas(name, nodes, readers, constants, f).items()):
-            add = _activation(f, y) or _normalization(f, y)
+            add: Any = _activation(f, y) or _normalization(f, y)  # type: ignore[no-redef]
             inside = _between(name, last, nodes, made, readers, outputs) if add else None
             if inside and not inside & taken:
                 taken |= inside
                 given = (constants[i] for n in inside for i in nodes[n].input if i in constants)
-                yield name, last, inside, _ranked(add, max(map(np.ndim, given), default=0))
+                yield name, last, inside, _ranked(add, max(map(np.ndim, given), default=0))  # type: ignore[arg-type]
                 break

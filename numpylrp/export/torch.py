@@ -189,9 +189,10 @@ def _normalized(network: Network, mean: Any, std: Any) -> Network:
     mean, std = np.atleast_1d(0.0 if mean is None else mean), np.atleast_1d(1.0 if std is None else std)
     if not (np.asarray(std, float) > 0).all():
         raise LRPError(f"std is to be positive, not {std}")
-    layer = L.Affine(*(a.astype(network.dtype) for a in (1 / std, -mean / std)))
+    scale, shift = (a.astype(network.dtype) for a in (1 / std, -mean / std))
+    layer = L.Affine(scale, shift)
     own = "normalize" + "_" * ("normalize" in network)
-    layers = [(own, layer, (name,))]
+    layers: list[tuple] = [(own, layer, (name,))]
     layers += [(n.name, n.layer, tuple(own if i == name else i for i in n.inputs)) for n in network.nodes]
     return Network(layers, {name: shape}, network.outputs, network.metadata)
 
@@ -301,8 +302,8 @@ def _call(graph: Graph, node: Any, values: dict, batch: int) -> Any:
         raise UnsupportedError(
             f"{name}: the operation {kind!r} is not supported; there are {', '.join(sorted(OPERATIONS))}"
         )
-    args = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
-    args.update(zip((a.name for a in schema.arguments), given[0]))
+    args = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}  # type: ignore[union-attr]
+    args.update(zip((a.name for a in schema.arguments), given[0]))  # type: ignore[union-attr]
     args.update(given[1])
     result = build(graph, name, Args(args, batch, node))
     if own and kind.endswith("_") and not kind.endswith("__"):
@@ -320,8 +321,8 @@ def _flat(given: Any) -> Iterator[Any]:
 
 def _check(network: Network, given: tuple, theirs: list[np.ndarray], tolerance: float) -> None:
     """Our output is the module's on these samples, but for `tolerance` of its largest value."""
-    ours = network.forward(dict(zip(network.inputs, (x.double().numpy() for x in given))))
-    ours = list(ours.values()) if isinstance(ours, dict) else [ours]
+    found = network.forward(dict(zip(network.inputs, (x.double().numpy() for x in given))))
+    ours = list(found.values()) if isinstance(found, dict) else [found]
     if len(ours) != len(theirs):
         raise LRPError(f"the network has {len(ours)} outputs where the module has {len(theirs)}")
     for a, b in zip(ours, theirs):

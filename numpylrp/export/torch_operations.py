@@ -36,7 +36,7 @@ class Args:
         """An argument that not every version of PyTorch has."""
         return self.args.get(name, default)
 
-    def array(self, name: str) -> np.ndarray | None:
+    def array(self, name: str) -> Any:
         """A parameter."""
         value = self.args.get(name)
         if isinstance(value, Value):
@@ -114,7 +114,7 @@ def _batch_norm(g: Graph, name: str, a: Args) -> Value:
         )
     layer = g.shared(
         ("bn", a.key("weight", "bias", "running_mean", "eps")),
-        lambda: L.BatchNorm(
+        lambda: L.BatchNorm(  # type: ignore[misc]
             *(a.array(n) for n in ("weight", "bias", "running_mean", "running_var")), eps=a["eps"]
         ),
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy import special
+from scipy import special  # type: ignore
 
 from ..errors import LRPError, ShapeError
 from ..nonlinear import SoftmaxTaylor

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -174,13 +174,10 @@ class Linear(Ruled):
     `as_matrix`, the same map as an explicit matrix, slow, for tests and for teaching.
     """
 
-    if TYPE_CHECKING:
-        weight: Array
-        bias: Array
-
     def parameters(self, shape: Shape) -> tuple[np.ndarray, np.ndarray | None]:
         """Weight and bias for an input of this sample shape."""
-        return self.weight, self.bias
+        own: Any = self
+        return own.weight, own.bias
 
     def linear(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
         """The map with this weight and bias: (N, *input) -> (N, *output)."""

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy import special
+from scipy import special  # type: ignore
 
 from ..errors import LRPError, ShapeError
 from ..nonlinear import Gated, Inner, SignalTakesAll
@@ -142,7 +142,7 @@ class Recurrent(Ruled):
             raise LRPError(f"{kind}: reads must be 'x' and then any of {known[1:]}, not {self.reads}")
         for name in self._functions():
             if getattr(self, name) not in FUNCTIONS:
-                known = ", ".join(FUNCTIONS)
+                known = ", ".join(FUNCTIONS)  # type: ignore[assignment]
                 raise LRPError(f"{kind}: {name} must be one of {known}, not {getattr(self, name)!r}")
 
     def _vectors(self, units: int) -> dict[str, int]:
@@ -436,7 +436,7 @@ class GRU(Recurrent):
         """The two terms of the candidate: of x and of h."""
         last = self._rows(2, 3)
         biases = (None if v is None else v[last] for v in (self.bias, self.recurrent_bias))
-        return tuple(Dense(w[last], b) for w, b in zip((self.weight, self.recurrent), biases))
+        return tuple(Dense(w[last], b) for w, b in zip((self.weight, self.recurrent), biases))  # type: ignore[return-value]
 
     def _back(self, x, step, R, walk):
         (h,), (R_h,) = step["before"], R

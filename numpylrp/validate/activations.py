@@ -76,11 +76,11 @@ class _Forward:
         values: Arrays = dict(x)
         found: Arrays = dict(x)
         for node in network.nodes:
-            x = tuple(values[name] for name in node.inputs)
-            found[node.name] = node.layer.forward(x if node.layer.merges else x[0])
+            x = tuple(values[name] for name in node.inputs)  # type: ignore[assignment]
+            found[node.name] = node.layer.forward(x if node.layer.merges else x[0])  # type: ignore[index]
             own = self.own.get(node.name)
             fits = own is not None and own.shape == found[node.name].shape
-            values[node.name] = own if fits else found[node.name]
+            values[node.name] = own if fits else found[node.name]  # type: ignore[assignment]
         return found
 
     def allowed(self, name: str, ours: Arrays, network: Any) -> np.ndarray:

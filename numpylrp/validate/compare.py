@@ -266,7 +266,7 @@ class _Judge:
         theirs = self.given.arrays[row.name]
         own = patterns.distance(theirs, free[row.name]) if row.name in free else np.inf
         for name, value in free.items():
-            if name == row.name or value.shape != theirs.shape or np.array_equal(value, free.get(row.name)):
+            if name == row.name or value.shape != theirs.shape or np.array_equal(value, free.get(row.name)):  # type: ignore[arg-type]
                 continue
             if patterns.distance(theirs, value) <= min(1e-3 * own, self.near(row.name)):
                 return f"is the relevance of {name!r}: names off by a layer"
@@ -409,7 +409,7 @@ def compare(
     is 2 times the reference's
     """
     _checked(tolerance)
-    rows, problems = [], {}
+    rows, problems = [], {}  # type: ignore[var-annotated]
     for name, value in reference.items():
         if name not in candidate:
             continue

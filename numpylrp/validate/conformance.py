@@ -84,9 +84,9 @@ def _outcome(run, library: str, version: str, given, name: str, case) -> Outcome
         return Outcome(*what, np.inf, "NaN or infinity, from a denominator of 0")
     expected = case.R["input"]
     scale = abs(expected).max()
-    error = float(abs(R - expected).max() / scale) if scale else float(abs(R).max())
-    if error <= AGREES:
-        return Outcome(*what, error)
+    off = float(abs(R - expected).max() / scale) if scale else float(abs(R).max())
+    if off <= AGREES:
+        return Outcome(*what, off)
     verdict = judge(
         given.network,
         x,
@@ -97,8 +97,8 @@ def _outcome(run, library: str, version: str, given, name: str, case) -> Outcome
         tolerance=AGREES,
     )
     if any(isinstance(node.layer, LRN) for node in given.network.nodes):
-        return Outcome(*what, error, "no rule for local response normalization")
-    return Outcome(*what, error, _why(library, verdict["input"], case.rules.values()))
+        return Outcome(*what, off, "no rule for local response normalization")
+    return Outcome(*what, off, _why(library, verdict["input"], case.rules.values()))
 
 
 def _why(library: str, row: Row, rules: Iterable[Rule]) -> str:
@@ -144,19 +144,19 @@ def _cell(found: list[Outcome]) -> str:
     ran = [o for o in found if o.error is not None]
     if not ran:
         return "-"
-    right = [o for o in ran if o.error <= AGREES]
+    right = [o for o in ran if o.error <= AGREES]  # type: ignore[operator]
     text = f"{len(right)} of {len(ran)} agree"
     if right:
-        worst = max(o.error for o in right)
+        worst = max(o.error for o in right)  # type: ignore[type-var]
         text += f", to {worst:.0e}" if worst else ", exactly"
     wrong: dict[str, list[Outcome]] = {}
     for o in ran:
-        if o.error > AGREES:
+        if o.error > AGREES:  # type: ignore[operator]
             wrong.setdefault(o.why, []).append(o)
     for why, some in wrong.items():
         names = list(dict.fromkeys(o.file.removeprefix("net-") for o in some))
         files = ", ".join(names) if len(names) < 4 else f"{len(names)} files"
-        largest = max(o.error for o in some)
-        size = f"off by up to {largest:.2g}" if np.isfinite(largest) else "no number"
+        largest = max(o.error for o in some)  # type: ignore[type-var]
+        size = f"off by up to {largest:.2g}" if np.isfinite(largest) else "no number"  # type: ignore[arg-type]
         text += f"; **{size}** ({files}): {why}"
     return text.replace("|", "\\|")

@@ -127,7 +127,7 @@ class Convention:
 
 def _epsilon(rule: Rule, default: float) -> float:
     """The epsilon that was asked for, else the library's."""
-    own = next((f.default for f in fields(rule) if f.name == "epsilon"), rule.epsilon)
+    own = next((f.default for f in fields(rule) if f.name == "epsilon"), rule.epsilon)  # type: ignore[arg-type]
     return default if rule.epsilon == own else rule.epsilon
 
 
@@ -149,7 +149,7 @@ def _zennit(layer: Layer, rule: Rule) -> Rule | None:
         return GammaOpen(rule.gamma, eps)
     if type(rule) is WSquare:
         return WSquareBias(eps)
-    return replace(rule, epsilon=eps)
+    return replace(rule, epsilon=eps)  # type: ignore[type-var]
 
 
 def _captum(layer: Layer, rule: Rule) -> Rule | None:
@@ -165,7 +165,7 @@ def _captum(layer: Layer, rule: Rule) -> Rule | None:
         return Epsilon(eps)
     if isinstance(rule, Gamma):
         return Stabilized(Weights(Favour(rule.gamma, 1)), eps)
-    return Stabilized(Weights(positive, same if rule.bias else None), eps)
+    return Stabilized(Weights(positive, same if rule.bias else None), eps)  # type: ignore[attr-defined]
 
 
 def _innvestigate(layer: Layer, rule: Rule) -> Rule | None:
@@ -235,7 +235,7 @@ def _rap(layer: Layer, rule: Rule) -> Rule | None:
         return ScaleOnly()
     if layer.family in ("pool", "merge"):
         return LRP0()
-    if layer.family == "conv" and layer.channels[0] == 3:
+    if layer.family == "conv" and layer.channels[0] == 3:  # type: ignore[attr-defined]
         return ZBoxOwn()
     return Quarters(rule.alpha, rule.beta) if _weighted(layer) and isinstance(rule, AlphaBeta) else None
 
@@ -427,7 +427,7 @@ def cases() -> list[Case]:
         found.append(Case(name, "mixed x", Dense(W, b), mixed, R, rule))
         found.append(Case(name, "z = 0", zero, at_zero, R, rule))
     image = np.array([[[[1.0, 2.0], [3.0, -2.5]]]])
-    norm = BatchNorm([1.5], [0.25], [0.5], [2.0], 1e-3)
+    norm = BatchNorm([1.5], [0.25], [0.5], [2.0], 1e-3)  # type: ignore[arg-type]
     pixels = np.arange(1.0, 5.0).reshape(1, 1, 2, 2)
     for name, rule in (("Epsilon", Epsilon()), ("ZPlus", ZPlus()), ("AlphaBeta", AlphaBeta())):
         found.append(Case(f"BatchNorm, {name}", "mixed x", norm, image, pixels, rule))

@@ -43,7 +43,7 @@ def moved(ours: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     for axes in permutations(range(len(shape))):
         if axes == tuple(range(len(shape))):
             continue
-        text = order.get(axes, f"axes {axes}") if len(shape) == 3 else f"axes {axes}"
+        text = order.get(axes, f"axes {axes}") if len(shape) == 3 else f"axes {axes}"  # type: ignore[arg-type]
         yield f"its axes moved ({text})", (turned := ours.transpose(0, *(a + 1 for a in axes)))
         misread = "NHWC and NCHW mixed up" if axes in order and len(shape) == 3 else "axes misread"
         yield f"{misread}: laid out with {text}, read as {shape}", turned.reshape(ours.shape)

@@ -71,7 +71,7 @@ class AsTorch(nn.Module):
         for n, node in enumerate(network.nodes):
             made = self._module(node)
             self.plan.append((node.name, node.inputs, [f"n{n}_{k}" for k in range(len(made))]))
-            self.steps.update(zip(self.plan[-1][2], made))
+            self.steps.update(zip(self.plan[-1][2], made))  # type: ignore[arg-type]
         self.values: dict[str, torch.Tensor] = {}
         self.eval()
 
@@ -173,7 +173,7 @@ def _transposed(own: AsTorch, layer: Any, shape: tuple) -> nn.Module:
 
 
 def _dense(own: AsTorch, layer: Any, shape: tuple) -> nn.Module:
-    made = nn.Linear(*layer.weight.shape[::-1], bias=layer.bias is not None)
+    made = nn.Linear(*layer.weight.shape[::-1], bias=layer.bias is not None)  # type: ignore[misc]
     return own._fill(made, weight=layer.weight, bias=layer.bias)
 
 
@@ -209,7 +209,7 @@ def _pool(kinds: tuple) -> Callable:
 
 def _global_average(own: AsTorch, layer: Any, shape: tuple) -> list[nn.Module]:
     made = [nn.AdaptiveAvgPool2d(1) if len(shape) == 3 else nn.AdaptiveAvgPool1d(1)]
-    return made if layer.keepdims else [*made, nn.Flatten()]
+    return made if layer.keepdims else [*made, nn.Flatten()]  # type: ignore[return-value]
 
 
 def _relu(own: AsTorch, layer: Any, shape: tuple) -> nn.Module:
@@ -254,7 +254,7 @@ class ZennitSum(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from zennit.layer import Sum
+        from zennit.layer import Sum  # type: ignore
 
         self.sum = Sum(dim=-1)
 
@@ -290,9 +290,9 @@ def zennit(
     UnsupportedError
         A layer or a rule that zennit, or the translation, does not have.
     """
-    from zennit import rules as zr
-    from zennit.canonizers import SequentialMergeBatchNorm
-    from zennit.composites import NameMapComposite
+    from zennit import rules as zr  # type: ignore
+    from zennit.canonizers import SequentialMergeBatchNorm  # type: ignore
+    from zennit.composites import NameMapComposite  # type: ignore
 
     def translated(rule: Rule, layer: Any) -> Any:
         if isinstance(rule, Epsilon) and not rule.relative:
@@ -355,10 +355,10 @@ def captum(
     normalization: str = "linear",
 ) -> dict[str, np.ndarray]:
     """Relevance of the input by captum; parameters as `zennit`."""
-    from captum.attr import LRP
-    from captum.attr._core.lrp import SUPPORTED_LAYERS_WITH_RULES, SUPPORTED_NON_LINEAR_LAYERS
-    from captum.attr._utils.custom_modules import Addition_Module
-    from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule, IdentityRule
+    from captum.attr import LRP  # type: ignore
+    from captum.attr._core.lrp import SUPPORTED_LAYERS_WITH_RULES, SUPPORTED_NON_LINEAR_LAYERS  # type: ignore
+    from captum.attr._utils.custom_modules import Addition_Module  # type: ignore
+    from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule, IdentityRule  # type: ignore
 
     def translated(rule: Rule | None) -> Any:
         if isinstance(rule, Epsilon) and not rule.relative:

@@ -179,7 +179,7 @@ class Search:
 
     def families(self) -> Iterator[tuple[str, set[str]]]:
         """The layers of each family, with weights, and of each rule: where they are several, not all."""
-        world, groups = self.evidence.case.world, {}
+        world, groups = self.evidence.case.world, {}  # type: ignore[var-annotated]
         for node in self.evidence.case.question.network.nodes:
             family, rule = node.layer.family, world.rules.get(node.name)
             kinds = [f"{family} layers"] if node.layer.takes_rule or family in ("activation", "pool") else []

@@ -62,7 +62,7 @@ class RunningErrors:
 
 def _running(values: Tensor, rounds: float) -> Tensor:
     floats = [float(v) for v in values.values]
-    return Tensor(values.shape, [Running(v, rounds * abs(v)) for v in floats])
+    return Tensor(values.shape, [Running(v, rounds * abs(v)) for v in floats])  # type: ignore[misc]
 
 
 def _errors(values: Tensor) -> list[float]:

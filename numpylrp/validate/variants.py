@@ -89,7 +89,7 @@ class Stabilized(Variant):
 
     epsilon: float = 1e-6
     how: str = "sign(0) = +1"
-    shown: ClassVar = ("rule", "epsilon", "how")
+    shown: ClassVar = ("rule", "epsilon", "how")  # type: ignore[assignment]
 
     def stabilized(self, z):
         return STABILIZERS[self.how](z, self.epsilon)
@@ -168,7 +168,7 @@ class On(Variant):
 
     layer: Any = None
     own: bool = True
-    shown: ClassVar = ("rule", "layer")
+    shown: ClassVar = ("rule", "layer")  # type: ignore[assignment]
 
     def propagate(self, layer, R, x, y, note=None):
         y = self.layer.forward(x) if self.own else y
@@ -465,7 +465,7 @@ class Ties:
             return [value >= top for value in np.moveaxis(flat, -1, 0)], lambda parts: np.stack(
                 [p.reshape(top.shape) for p in parts], -1
             ).reshape(x.shape)
-        g, image, top = self.layer.windows, signed(self.layer, x), signed(self.layer, y)
+        g, image, top = self.layer.windows, signed(self.layer, x), signed(self.layer, y)  # type: ignore[attr-defined]
         pads, out = g.pads(image.shape[2:]), top.shape[2:]
         hits = [pixels >= top for pixels in taps(pad(image, pads, -np.inf), g, out)]
 
@@ -512,7 +512,7 @@ def contenders(layer: Layer, x: Any, error: Any) -> tuple[list[np.ndarray], Call
         upper = [sign * a + e for a, e in zip(x, error)]
         least = np.max(np.broadcast_arrays(*(sign * a - e for a, e in zip(x, error))), axis=0)
         return [np.broadcast_to(a >= least, least.shape) for a in upper], tuple
-    plain = replace(layer, sign=None)
+    plain = replace(layer, sign=None)  # type: ignore[call-arg]
     value = signed(layer, x)
     return Ties(plain, "all").winners(value + error, plain.forward(value - error))
 

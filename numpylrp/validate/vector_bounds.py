@@ -126,10 +126,10 @@ class Errors:
             self.E[node.name] = self._forward(node, major[node.name])
 
     @staticmethod
-    def _joined(values: Mapping[str, list], node: exact.Node) -> list:
+    def _joined(values: Mapping[str, list], node: Any) -> list:
         return [v for name in node.inputs for v in values[name]]
 
-    def _sum(self, node: exact.Node, terms: Terms, bias: float, major: float, E: list[float]) -> float:
+    def _sum(self, node: Any, terms: Terms, bias: float, major: float, E: list[float]) -> float:
         """Error of a sum of contributions and a bias."""
         sizes = [t for parts, _ in terms.values() for t in parts]
         carried = math.fsum(slope * E[i] for i, (_, slope) in terms.items() if slope)
@@ -138,7 +138,7 @@ class Errors:
             return 0.0
         return carried + (len(sizes) + 1 + MADE * made) * (math.fsum(map(abs, sizes)) + max(abs(bias), major))
 
-    def _forward(self, node: exact.Node, major: exact.Node) -> list[float]:
+    def _forward(self, node: Any, major: Any) -> list[float]:
         op, x, E = node.op, self._joined(self.values, node), self._joined(self.E, node)
         if isinstance(op, Lrn):
             if any(E):
@@ -162,7 +162,7 @@ class Errors:
             return [0.0 if i is None else E[i] for i in op.source]
         raise LRPError(f"there is no bound for layer {node.name!r} ({node.kind})")
 
-    def _passes(self, node: exact.Node) -> list[bool]:
+    def _passes(self, node: Any) -> list[bool]:
         op, x, E = node.op, self._joined(self.values, node), self._joined(self.E, node)
         found = []
         for s, t, v, e in zip(op.sign, op.value, x, E):
@@ -190,7 +190,7 @@ class Errors:
                 found[name] = some
         return found
 
-    def _back(self, node: exact.Node, R: list[float], E_R: list[float], rule: Any) -> list[float]:
+    def _back(self, node: Any, R: list[float], E_R: list[float], rule: Any) -> list[float]:
         op, x, E = node.op, self._joined(self.values, node), self._joined(self.E, node)
         if isinstance(op, Each):
             return list(E_R)
@@ -213,7 +213,7 @@ class Errors:
             for i, ok in enumerate(self._passes(node)):
                 give(i, E_R[i] if ok else 0.0, R[i] if ok else 0.0)
         elif isinstance(op, Move):
-            for i, r, e in zip(op.source, R, E_R):
+            for i, r, e in zip(op.source, R, E_R):  # type: ignore[assignment]
                 if i is not None:
                     give(i, e, r)
         elif type(rule).__name__ == "Pass":
@@ -238,7 +238,7 @@ class Errors:
 
     def _share(
         self,
-        node: exact.Node,
+        node: Any,
         rule: Any,
         share: tuple,
         major: float,

@@ -57,9 +57,9 @@ class Numbers:
     def norm(self, channels: int, gamma: list[float] | None = None) -> L.BatchNorm:
         """A batch normalization with variance + eps = 9/4, 4, 9/16, 1, ...: its roots are rational."""
         roots = np.resize([1.5, 2.0, 0.75, 1.0], channels)
-        gamma = self.array(channels, 4, 12) if gamma is None else gamma
+        gamma = self.array(channels, 4, 12) if gamma is None else gamma  # type: ignore[assignment]
         beta, mean = self.array(channels, zero=False), self.array(channels, zero=False)
-        return L.BatchNorm(gamma, beta, mean, roots**2 - 0.0625, eps=0.0625)
+        return L.BatchNorm(gamma, beta, mean, roots**2 - 0.0625, eps=0.0625)  # type: ignore[arg-type]
 
 
 PLANS: dict[str, tuple[str, int, Callable[[Numbers], tuple]]] = {}

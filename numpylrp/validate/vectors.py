@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
+import h5py  # type: ignore
 import numpy as np
 
 from .. import nonlinear
@@ -272,7 +272,7 @@ def _as_json(rule: Rule) -> dict[str, Any]:
     >>> _as_json(kinds.Gamma(0.5))
     {'rule': 'Gamma', 'gamma': 0.5, 'epsilon': 0.0}
     """
-    values = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule) if f.init}
+    values = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule) if f.init}  # type: ignore[arg-type]
     plain = {k: _as_json(v) if isinstance(v, Rule) else np.asarray(v).tolist() for k, v in values.items()}
     return {"rule": type(rule).__name__, **plain}
 

@@ -162,7 +162,7 @@ class Verdict:
         return "\n".join(lines)
 
     def _others(self, others: list[Row]) -> str:
-        common = [fit for fit in self.first.fits if all(fit in row.fits for row in others)]
+        common = [fit for fit in self.first.fits if all(fit in row.fits for row in others)]  # type: ignore[union-attr]
         if common:
             return f"The same explains all {len(others) + 1} values that differ: {'; '.join(common[:SHOWN])}"
         return f"Others that differ, each on its own: {', '.join(row.name for row in others)}"

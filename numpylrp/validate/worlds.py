@@ -123,8 +123,8 @@ class World:
     def dual(self) -> World:
         """CLRP2's dual: the same relevance through the output layer with its weights negated."""
         last = weighted(self.network)[-1]
-        bias = last.layer.bias
-        layer = replace(last.layer, weight=-last.layer.weight, bias=None if bias is None else -bias)
+        own: Any = last.layer
+        layer = replace(own, weight=-own.weight, bias=None if own.bias is None else -own.bias)
         values = {**self.values, self.top: -self.values[self.top]}
         rule = self.pair(last)[1]
         return replace(self, values=values, contrast="").changed({last.name: (layer, rule)})

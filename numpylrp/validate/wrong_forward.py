@@ -305,7 +305,7 @@ def _rewired(name: str, wire: Callable[[Network, Node], Iterable[tuple] | None])
     """Other nodes in the place of one."""
 
     def make(case: Case, names: Collection[str] | None) -> World | None:
-        network, layers, changed = case.question.network, [], False
+        network, layers, changed = case.question.network, [], False  # type: ignore[var-annotated]
         for node in network.nodes:
             others = wire(network, node) if names is None or node.name in names else None
             changed |= others is not None
@@ -496,7 +496,7 @@ def merged_by_zennit(network: Network) -> Network:
     changed = {}
     for node in network.nodes:
         source, bn = node.inputs[0], node.layer
-        before = network[source] if source in network else None
+        before: Any = network[source] if source in network else None
         alone = isinstance(before, LINEAR) and network.readers(source) == [node]
         if isinstance(bn, L.BatchNorm) and alone and getattr(before, "tap_bias", None) is None:
             g, s = bn.scale_and_shift()

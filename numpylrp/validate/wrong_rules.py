@@ -460,7 +460,7 @@ def other_rules(world: World) -> Iterator[Hypothesis]:
         for rule in dict.fromkeys(_parameters(own)):
             if rule != own:
                 text = f"{rule} in the place of {own}"
-                yield on_pairs(text, _ruled(lambda layer, r, own=own, rule=rule: rule if r == own else None))
+                yield on_pairs(text, _ruled(lambda layer, r, own=own, rule=rule: rule if r == own else None))  # type: ignore[misc]
     for eps in (1e-12, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-3, *(r.epsilon for r in used if r.epsilon)):
         yield on_pairs(f"a stabilizer of {eps:g} in rules that have none", _added(eps))
     yield on_layers("relevance passed through the layer unchanged", _passed)

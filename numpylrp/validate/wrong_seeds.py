@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from scipy import special
+from scipy import special  # type: ignore
 
 from .. import seed as seeds
 from .hypotheses import Case, Hypothesis, on_seed
@@ -122,8 +122,8 @@ def other_classes(case: Case) -> Iterator[Hypothesis]:
             continue
         tried.add(tuple(chosen.tolist()))
         text = f"another class: {what} explained instead of {_class(target)}"
-        yield on_seed(text, lambda case, c=chosen: seeds.logit(_logits(case), c))
-        yield on_seed(f"{text}, with a seed of 1", lambda case, c=chosen: seeds.one_hot(_logits(case), c))
+        yield on_seed(text, lambda case, c=chosen: seeds.logit(_logits(case), c))  # type: ignore[misc]
+        yield on_seed(f"{text}, with a seed of 1", lambda case, c=chosen: seeds.one_hot(_logits(case), c))  # type: ignore[misc]
 
 
 def _class(target: np.ndarray) -> str:
