@@ -18,10 +18,11 @@ from ..network import Network
 
 
 class Value(NamedTuple):
-    """A tensor of the model under construction: its name and the shape of one sample."""
+    """A tensor of the model under construction: its name, the shape of one sample, the axis of the batch."""
 
     name: str
     shape: tuple[int, ...]
+    batch: int = 0
 
 
 Operand = Any
@@ -41,6 +42,11 @@ class Graph:
 
     def add(self, name: str, layer: L.Layer, *inputs: Value) -> Value:
         """One more layer, under this name or one like it, and its output."""
+        for v in inputs:
+            if v.batch:
+                raise UnsupportedError(
+                    f"{name}: {type(layer).__name__} of what has its batch on axis {v.batch} is not supported"
+                )
         free, n = name, 1
         while free in self._by_name or free in self.inputs:
             n += 1
@@ -51,6 +57,11 @@ class Graph:
             return Value(free, layer.output_shape(*(v.shape for v in inputs)))
         except LRPError as error:
             raise type(error)(f"{free} ({type(layer).__name__}): {error}") from None
+
+    @property
+    def made(self) -> dict[str, tuple[L.Layer, tuple[Value, ...]]]:
+        """The layer that made each value, and what it read."""
+        return self._by_name
 
     def shared(self, key: Any, make: Callable[[], L.Layer]) -> L.Layer:
         """The layer made for these parameters before, or a new one."""
@@ -90,22 +101,20 @@ class Graph:
         return self.reshape(name, v, rest)
 
     def permute(self, name: str, v: Value, axes: Sequence[int]) -> Value:
-        """The axes in another order; the batch is axis 0 and stays."""
-        axes = [a % (len(v.shape) + 1) for a in axes]
-        if axes[0] != 0:
-            raise UnsupportedError(f"{name}: a transpose that moves the batch axis is not supported")
-        order = tuple(a - 1 for a in axes[1:])
-        return v if order == tuple(range(len(order))) else self.add(name, L.Transpose(order), v)
+        """The axes of the batch in another order."""
+        return sequences.permuted(self, name, v, axes)
 
     def axis(self, name: str, v: Value, axis: int, new: int = 0) -> int:
         """An axis of the batch, which may count from the end, as an axis of the sample."""
         at = axis % (len(v.shape) + 1 + new)
-        if at == 0:
+        if at == v.batch:
             raise UnsupportedError(f"{name}: works along the batch axis, which would mix samples")
-        return at - 1
+        return at - (at > v.batch)
 
     def squeeze(self, name: str, v: Value, axes: Sequence[int] | None = None) -> Value:
         """Without axes of size 1."""
+        if v.batch and axes is not None:
+            return sequences.squeezed(self, name, v, axes)
         at = range(len(v.shape)) if axes is None else [self.axis(name, v, a) for a in axes]
         return self.reshape(name, v, [n for i, n in enumerate(v.shape) if not (i in at and n == 1)])
 
@@ -127,7 +136,8 @@ class Graph:
         starts, steps = [0] * rank, [1] * rank
         stops: list[Any] = [None] * rank
         starts[at], stops[at], steps[at] = first, last, step
-        return self.add(name, L.Slice(tuple(starts), tuple(stops), tuple(steps)), v)
+        layer = L.Slice(tuple(starts), tuple(stops), tuple(steps))
+        return self.add(name, layer, v._replace(batch=0))._replace(batch=v.batch)
 
     def parts(self, name: str, v: Value, at: int, sizes: Sequence[int]) -> list[Value]:
         """The sample cut along an axis."""
@@ -137,8 +147,9 @@ class Graph:
     def select(self, name: str, v: Value, at: int, index: int) -> Value:
         """One entry of an axis, which goes."""
         index %= v.shape[at]
-        one = self.part(name, v, at, index, index + 1)
-        return self.reshape(name, one, [*v.shape[:at], *v.shape[at + 1 :]])
+        one = self.part(name, v, at, index, index + 1)._replace(batch=0)
+        found = self.reshape(name, one, [*v.shape[:at], *v.shape[at + 1 :]])
+        return found._replace(batch=v.batch - (at < v.batch))
 
     def gather(self, name: str, v: Value, at: int, indices: Sequence[int]) -> Value:
         """Entries of an axis in any order: slices, one for each run of even steps, side by side."""
@@ -225,7 +236,7 @@ class Graph:
         for given in (scale, shift):
             array = np.asarray(given)
             array = array.astype(np.float64) if array.dtype.kind != "f" else array
-            if array.ndim == len(v.shape) + 1 and len(array) == 1:
+            if array.ndim == len(v.shape) + 1 and (array == array[:1]).all():  # the same for all samples
                 array = array[0]
             array = array.reshape((1,) * (len(v.shape) - array.ndim) + array.shape)
             if array.ndim != len(v.shape) or any(a not in (1, n) for a, n in zip(array.shape, v.shape)):
@@ -235,6 +246,8 @@ class Graph:
             arrays.append(array)
         full = np.broadcast_shapes(*(a.shape for a in arrays))
         along = [at for at, n in enumerate(full) if n > 1]
+        if along == [0, 1] and full == v.shape and (arrays[0] == 1).all():  # learned positions
+            return self.add(name, L.Positions(np.broadcast_to(arrays[1], full)), v)
         if len(along) <= 1:
             at = along[0] if along else 0
             scale, shift = (a.reshape(-1) for a in arrays)
@@ -287,9 +300,7 @@ class Graph:
     def product(self, name: str, a: Operand, b: Operand, bias: np.ndarray | None = None) -> Value:
         """``a @ b`` with a constant matrix b: a dense layer on the last axis."""
         if isinstance(b, Value):
-            raise UnsupportedError(
-                f"{name}: a matrix product that is not with a constant from the right is not supported"
-            )
+            return sequences.product(self, name, a, b)
         if np.ndim(b) != 2:
             raise UnsupportedError(f"{name}: a matrix product with an array {np.shape(b)} is not supported")
         return self.add(name, L.Dense(np.asarray(b).T, bias), a)
@@ -345,3 +356,6 @@ def images(name: str, v: Value, one: type, two: type) -> type:
             f"{name}: takes samples (channels, *spatial) of 1 or 2 dimensions, not {v.shape}"
         )
     return one if len(v.shape) == 2 else two
+
+
+from . import sequences  # noqa: E402  (it is made of what is above)

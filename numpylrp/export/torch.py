@@ -20,6 +20,7 @@ from ..errors import LRPError, MissingExtraError, ShapeError, UnsupportedError
 from ..network import Network
 from .graph import Graph, Value
 from .torch_operations import OPERATIONS, Args
+from .torch_sequences import Later, plain_attention
 
 try:
     import torch
@@ -142,7 +143,7 @@ def _checked(module: torch.nn.Module, given: tuple, tolerance: float, metadata: 
 def _exported(module: torch.nn.Module, given: tuple) -> Any:
     """The module's graph."""
     try:
-        with torch.no_grad(), _whole_functions():
+        with torch.no_grad(), _whole_functions(), plain_attention():
             return torch.export.export(module, given, strict=False)
     except Exception as error:  # torch.export raises whatever the module does
         raise UnsupportedError(f"torch.export can't follow the module: {error}") from error
@@ -288,8 +289,11 @@ def _call(graph: Graph, node: Any, values: dict, batch: int) -> Any:
     given = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: values[n])
     if "_assert" in str(node.target):
         return None
+    if node.target is operator.getitem and not node.users:
+        return None
     if node.target is operator.getitem:
-        return given[0][0][given[0][1]]
+        item = given[0][0][given[0][1]]
+        return item.make() if isinstance(item, Later) else item
     if not any(isinstance(v, Value) for v in _flat(given)):
         return node.target(*given[0], **given[1])  # what no input takes part in is a constant
     name = _name(node)

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import layers as L
 from ..errors import MissingExtraError, UnsupportedError
+from . import torch_sequences
 from .graph import Graph, Value, images
 
 try:
@@ -584,3 +585,7 @@ OPERATIONS: dict[str, Callable[[Graph, str, Args], Any]] = {
     ),
 }
 """The operations of PyTorch (ATen) that are understood."""
+
+OPERATIONS |= torch_sequences.OPERATIONS
+OPERATIONS["index"] = torch_sequences.index(_index)
+OPERATIONS["cat"] = torch_sequences.cat(_cat)
