@@ -2,7 +2,7 @@
 
 A layer receives the relevance of its output and sends relevance to its inputs. With the shares of
 its rule (contributions z_ij, their sum z_j, the part b_j of the bias in it, the denominator d_j, and
-the relevance R_j that is shared out), an output sends ``(z_j - b_j) / d_j R_j``. The rest is
+the relevance R_j that it distributes), an output sends ``(z_j - b_j) / d_j R_j``. The rest is
 
     bias       b_j / d_j R_j            absorbed by the bias (given, where it is negative)
     epsilon    (d_j - z_j) / d_j R_j    absorbed by the stabilizer
@@ -14,7 +14,7 @@ the relevance R_j that is shared out), an output sends ``(z_j - b_j) / d_j R_j``
 so that ``received = sent + bias + epsilon + dropped + rule + padding + state`` for every sample. A saturated
 threshold unit (what fusing leaves of a ReLU) is constant: what it absorbs counts as bias. Where a
 rule makes several shares and only some have a denominator of 0, the rule has made what these lack:
-alpha 2 and beta 1 share 2 R and -R, and where nothing inhibits, R has been created. A layer that takes
+alpha 2 and beta 1 distribute 2 R and -R, and where nothing inhibits, R has been created. A layer that takes
 several linear steps (a recurrent layer, a product by halves) sums up what each of them takes.
 """
 
@@ -37,14 +37,14 @@ from .nonlinear import Inner, Nonlinear, Uniform
 from .rules import AlphaBeta, Pass, Rule, divide
 from .text import aligned
 
-SHARES = ("bias", "epsilon", "dropped", "rule", "padding", "state")
+SINKS = ("bias", "epsilon", "dropped", "rule", "padding", "state")
 """Where relevance can go besides to the inputs."""
 
 EXPLODES = 10.0
 """A layer that sends this many times the absolute relevance that it received is pointed out."""
 
 NOTABLE = 0.01
-"""The least share, of the absolute relevance received, that is put into words."""
+"""The least part, of the absolute relevance received, that is put into words."""
 
 
 @dataclass
@@ -58,8 +58,8 @@ class Row:
         Sample shape of the output.
     received, sent : array
         Sums of the relevance of its output, and of what its inputs got.
-    shares : dict of array
-        By the names in `SHARES`.
+    sinks : dict of array
+        By the names in `SINKS`.
     branches : dict of array
         Of a merge: what each of its inputs got.
     absolute_received, absolute_sent : array
@@ -77,7 +77,7 @@ class Row:
     spots : dict
         The worst unit: "explodes" and "flips", each (sample, unit, received, sent, what the bias took).
     words : str
-        What there is to know of the rule, whatever the numbers.
+        What holds for the rule, whatever the numbers.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Row:
     shape: tuple[int, ...]
     received: np.ndarray
     sent: np.ndarray
-    shares: dict[str, np.ndarray]
+    sinks: dict[str, np.ndarray]
     branches: dict[str, np.ndarray]
     absolute_received: np.ndarray
     absolute_sent: np.ndarray
@@ -100,7 +100,7 @@ class Row:
     @property
     def rounding(self) -> np.ndarray:
         """What is left of the sum: rounding, and nothing else."""
-        return self.received - self.sent - sum(self.shares.values())
+        return self.received - self.sent - sum(self.sinks.values())
 
 
 @dataclass
@@ -117,7 +117,7 @@ class Audit:
         What arrived at each input.
     explanation : Explanation or None
     note : str
-        What is to be known of the heatmap beside the numbers.
+        What the numbers do not say of the heatmap.
     """
 
     rows: dict[str, Row]
@@ -126,27 +126,27 @@ class Audit:
     explanation: Explanation | None = None
     note: str = ""
 
-    def total(self, share: str) -> np.ndarray:
-        """One of the `SHARES` over all layers, for each sample."""
-        return sum(row.shares[share] for row in self.rows.values())
+    def total(self, sink: str) -> np.ndarray:
+        """One of the `SINKS` over all layers, for each sample."""
+        return sum(row.sinks[sink] for row in self.rows.values())
 
     @property
     def rounding(self) -> np.ndarray:
-        """``seed - inputs - all shares`` of each sample: 0 but for rounding."""
-        return self.seed - sum(self.inputs.values()) - sum(self.total(name) for name in SHARES)
+        """``seed - inputs - all sinks`` of each sample: 0 but for rounding."""
+        return self.seed - sum(self.inputs.values()) - sum(self.total(name) for name in SINKS)
 
     def table(self, sample: int | None = None) -> str:
-        """The numbers of one sample, or the mean of all, from the output back; shares that occur at all."""
+        """The numbers of one sample, or the mean of all, from the output back; sinks that occur at all."""
 
         def of(values: np.ndarray) -> str:
             value = float(np.mean(values) if sample is None else values[sample])
             return f"{value:9.4g}" if value else f"{'0':>9}"
 
-        shown = [name for name in SHARES if any(row.shares[name].any() for row in self.rows.values())]
+        shown = [name for name in SINKS if any(row.sinks[name].any() for row in self.rows.values())]
         rows = [("layer", "kind", "rule", *(f"{text:>9}" for text in ("received", "sent", *shown)))]
         for row in self.rows.values():
-            shares = (of(row.shares[name]) for name in shown)
-            rows.append((row.name, row.kind, row.rule, of(row.received), of(row.sent), *shares))
+            lost = (of(row.sinks[name]) for name in shown)
+            rows.append((row.name, row.kind, row.rule, of(row.received), of(row.sent), *lost))
             rows += [(f"  to {name}", "", "", "", of(part)) for name, part in row.branches.items()]
         arrived = of(sum(self.inputs.values()))
         rows.append(("in all", "", "", of(self.seed), arrived, *(of(self.total(name)) for name in shown)))
@@ -170,7 +170,7 @@ class Audit:
 
         ``/seed`` and ``/inputs/NAME`` have one value a sample; ``/layers/0000`` and so on, from the
         output back, have the attributes name, kind, rule and shape and the datasets received, sent,
-        absolute_received, absolute_sent, and one for each of the `SHARES`; ``/causes`` has the words.
+        absolute_received, absolute_sent, and one for each of the `SINKS`; ``/causes`` has the words.
         """
         with whole(path) as beside, h5py.File(beside, "w") as file:
             file["seed"] = self.seed
@@ -181,7 +181,7 @@ class Audit:
                 group.attrs.update(name=row.name, kind=row.kind, rule=row.rule, shape=json.dumps(row.shape))
                 for key in ("received", "sent", "absolute_received", "absolute_sent"):
                     group[key] = getattr(row, key)
-                for key, values in row.shares.items():
+                for key, values in row.sinks.items():
                     group[key] = values
             file["causes"] = json.dumps(self.causes())
 
@@ -229,8 +229,8 @@ def audit(network: Network, x: Any, target: Any = None, **options: Any) -> Audit
     return Audit(watched.rows, seed, sums, explanation, note)
 
 
-def joined(parts: Sequence[Audit]) -> Audit:
-    """Audits of several batches as one; the explanations are left behind."""
+def combined(parts: Sequence[Audit]) -> Audit:
+    """Audits of several batches as one, without their explanations."""
     rows: dict[str, Row] = {}
     for part in parts:
         for name, row in part.rows.items():
@@ -276,7 +276,7 @@ class _Watch:
             y.shape[1:],
             _sums(R),
             sum(parts),
-            {name: np.zeros(len(R)) for name in SHARES},
+            {name: np.zeros(len(R)) for name in SINKS},
             {},
             _sums(np.abs(R)),
             sum(_sums(np.abs(part)) for part in sent),
@@ -286,7 +286,7 @@ class _Watch:
             if layer.merges:
                 row.branches[name] = row.branches.get(name, 0) + part
         if isinstance(layer, Recurrent):
-            steps, row.shares["state"] = layer.inner(R, x, y, rule)
+            steps, row.sinks["state"] = layer.inner(R, x, y, rule)
             _account_all(row, steps)
         elif isinstance(rule, Nonlinear):
             held = layer.linearized(x, y)[0] if layer.takes_rule and not layer.merges else layer
@@ -295,37 +295,37 @@ class _Watch:
         elif rule is not None and type(rule).propagate is Rule.propagate:
             _account(row, rule, *layer.linearized(x, y), R)
         elif isinstance(layer, Threshold):
-            row.shares["bias"] = row.received - row.sent
+            row.sinks["bias"] = row.received - row.sent
             row.taken["bias"] = row.absolute_received - row.absolute_sent
         elif isinstance(layer, ZeroPadding):
-            row.shares["padding"] = row.received - row.sent
+            row.sinks["padding"] = row.received - row.sent
         else:
-            row.shares["rule"] = _but_for_rounding(row)
+            row.sinks["rule"] = _but_for_rounding(row)
         self.rows[node.name] = _both(self.rows[node.name], row) if node.name in self.rows else row
 
 
 def _account_all(row: Row, steps: Iterable[Inner]) -> None:
-    """The shares of a layer that takes several linear steps: their sums, and what no step accounts for."""
+    """The sinks of a layer that takes several linear steps: their sums, and what no step accounts for."""
     for step in steps:
-        part = replace(row, shares=dict.fromkeys(SHARES, 0.0), taken={}, spots={}, flipped=None)
+        part = replace(row, sinks=dict.fromkeys(SINKS, 0.0), taken={}, spots={}, flipped=None)
         if type(step.rule).propagate is Rule.propagate:
             _account(part, step.rule, step.linear, step.x, step.y, step.R)
-        for name, value in part.shares.items():
-            row.shares[name] = row.shares[name] + value
+        for name, value in part.sinks.items():
+            row.sinks[name] = row.sinks[name] + value
         for name, value in part.taken.items():
             row.taken[name] = row.taken.get(name, 0.0) + value
-    row.shares["rule"] = row.shares["rule"] + _but_for_rounding(row)
+    row.sinks["rule"] = row.sinks["rule"] + _but_for_rounding(row)
 
 
 def _but_for_rounding(row: Row) -> np.ndarray:
-    """What a layer made that shares nothing out by denominators, such as a rule of the user's own."""
+    """What a layer made that distributes nothing by denominators, such as a rule of the user's own."""
     left = row.rounding
     noise = 64 * np.finfo(left.dtype).eps * (row.absolute_received + row.absolute_sent)
     return np.where(np.abs(left) > noise, left, 0)
 
 
 def _account(row: Row, rule: Any, linear: Any, x: np.ndarray, y: np.ndarray, R: np.ndarray) -> None:
-    """The shares of a rule, from its definition: no relevance is propagated here."""
+    """What goes into each sink, from the definition of the rule: no relevance is propagated here."""
     shape = x.shape[1:]
     weight, bias = linear.parameters(shape)
     origin = np.zeros_like(x[:1])
@@ -356,16 +356,16 @@ def _account(row: Row, rule: Any, linear: Any, x: np.ndarray, y: np.ndarray, R: 
                 linear.linear(np.abs(part.x), np.abs(w), None) for part, w in zip(share.parts, weights)
             )
             gross += np.abs(absolute * s)
-    row.shares["bias"] += _sums(by_bias)
-    row.shares["epsilon"] += _sums(by_epsilon)
+    row.sinks["bias"] += _sums(by_bias)
+    row.sinks["epsilon"] += _sums(by_epsilon)
     along = by_bias * np.sign(R)
     row.taken = {
         "bias": _sums(np.maximum(along, 0)),
         "bias adds": _sums(np.maximum(-along, 0)),
         "epsilon": _sums(np.abs(by_epsilon)),
     }
-    row.shares["dropped"] += _sums(np.where(live, 0, dead))
-    row.shares["rule"] += _sums(np.where(live, dead, 0)) + _sums(R - allotted)
+    row.sinks["dropped"] += _sums(np.where(live, 0, dead))
+    row.sinks["rule"] += _sums(np.where(live, dead, 0)) + _sums(R - allotted)
     turned = sent * R < 0
     row.flipped = _sums(np.abs(R) * turned)
     if turned.any():
@@ -397,21 +397,21 @@ def _causes(row: Row) -> list[str]:
     texts = []
     who = "what is at its threshold, constant as a bias," if row.kind == "Threshold" else "the bias"
     for key, verb in (("bias", "absorbs"), ("bias adds", "adds")):
-        share = part(row.taken[key]) if key in row.taken else 0.0
-        if share >= NOTABLE and share < 100:
-            texts.append(f"{who} {verb} {_percent(share)} of what it receives.")
-        elif share >= 100:
-            texts.append(f"{who} {verb} {share:.3g} times what it receives.")
+        taken = part(row.taken[key]) if key in row.taken else 0.0
+        if NOTABLE <= taken < 100:
+            texts.append(f"{who} {verb} {_percent(taken)} of what it receives.")
+        elif taken >= 100:
+            texts.append(f"{who} {verb} {taken:.3g} times what it receives.")
     epsilon = part(row.taken["epsilon"]) if "epsilon" in row.taken else 0.0
     if epsilon >= NOTABLE:
         texts.append(f"epsilon absorbs {_percent(epsilon)} of what it receives.")
-    dropped = part(np.abs(row.shares["dropped"]))
+    dropped = part(np.abs(row.sinks["dropped"]))
     if dropped >= NOTABLE:
         texts.append(
             f"{_percent(dropped)} of what it receives is dropped: it lies on outputs whose denominator is 0, "
             "since nothing contributes by this rule, or all that does cancels."
         )
-    padding = part(np.abs(row.shares["padding"]))
+    padding = part(np.abs(row.sinks["padding"]))
     if padding:
         texts.append(f"{_percent(padding)} of what it receives lies on the zeros around the image.")
     for mark, missing, effect in (
@@ -422,10 +422,10 @@ def _causes(row: Row) -> list[str]:
         if lone >= NOTABLE:
             where = "" if lone > 0.999 else f" for {_percent(lone)} of what it receives"
             texts.append(f"no {missing} contributions{where}: {effect}.")
-    made = part(row.shares["rule"])
+    made = part(row.sinks["rule"])
     if abs(made) >= NOTABLE and not row.lone:
         texts.append(f"the rule itself {'takes' if made > 0 else 'makes'} {_percent(abs(made))}.")
-    state = part(row.shares["state"])
+    state = part(row.sinks["state"])
     if abs(state) >= NOTABLE:
         sign = "minus " * (state < 0)
         texts.append(f"its initial states get {sign}{_percent(abs(state))} of what it receives.")

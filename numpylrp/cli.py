@@ -16,7 +16,7 @@ import h5py  # type: ignore
 
 from . import __version__, fuse, load, save
 from .auditing import audit as account
-from .auditing import joined
+from .auditing import combined
 from .composite import PRESETS
 from .errors import FileError, LRPError
 from .files import opened, whole, write_between
@@ -382,7 +382,7 @@ def audit(args: argparse.Namespace) -> None:
         chosen = targets[rows] if isinstance(targets, list) else targets
         options = {"composite": rules, "normalization": "linear", "seed": args.seed}
         parts.append(account(network, given[rows], chosen, **options))
-    whole_account = joined(parts)
+    whole_account = combined(parts)
     text = str(whole_account)
     if args.sample is not None:
         text = f"sample {args.sample}\n{whole_account.table(args.sample)}"

@@ -55,7 +55,7 @@ class Composite:
         self.default = Epsilon() if default is None else default
         for entry in self.entries:
             if not (isinstance(entry, tuple) and len(entry) == 2):
-                raise LRPError(f"an entry is to be a pair (what, rule), not {entry!r}")
+                raise LRPError(f"an entry must be a pair (what, rule), not {entry!r}")
         for rule in (*(rule for _, rule in self.entries), self.default):
             if not isinstance(rule, Rule):
                 raise LRPError(f"a composite maps layers to rules, but {rule!r} is not a rule")
@@ -93,16 +93,16 @@ def weighted(network: Network) -> list[Node]:
 
 
 def _ends(network: Network, last: bool) -> set[str]:
-    """The weighted layers with no weighted layer before them (or, where `last`, behind them)."""
-    seen: set[str] = set()  # nodes that a weighted layer lies before (or behind)
+    """The weighted layers with no weighted layer before them (or, where `last`, after them)."""
+    seen: set[str] = set()  # nodes that a weighted layer lies before (or after)
     ends = set()
     for node in reversed(network.nodes) if last else network.nodes:
         near = [n.name for n in network.readers(node.name)] if last else node.inputs
-        behind = any(name in seen for name in near)
+        covered = any(name in seen for name in near)
         is_weighted = node.layer.family in ("dense", "conv")
-        if is_weighted and not behind:
+        if is_weighted and not covered:
             ends.add(node.name)
-        if is_weighted or behind:
+        if is_weighted or covered:
             seen.add(node.name)
     return ends
 
@@ -185,7 +185,7 @@ def _bounds(network: Network, name: str, low: Any, high: Any) -> tuple[Any, Any]
         if node.layer.family != "shape" and kind not in (Affine, BatchNorm):
             raise LRPError(
                 f"the bounds of the z^B rule can't be followed through layer {node.name!r} "
-                f"({kind.__name__}): give the layer behind it a ZBox rule of its own"
+                f"({kind.__name__}): give the layer after it a ZBox rule of its own"
             )
         ends = node.layer.forward(low), node.layer.forward(high)
         low, high = np.minimum(*ends), np.maximum(*ends)
@@ -319,7 +319,7 @@ PRESETS: dict[str, Callable[..., Composite]] = {
 """The presets by name: functions of a network, and of what the preset leaves open."""
 
 
-def composite(what: Any, network: Network, **options: Any) -> Composite:
+def find_composite(what: Any, network: Network, **options: Any) -> Composite:
     """A composite from its name, from one rule for all layers, or from itself.
 
     Parameters

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .composite import Composite
-from .composite import composite as find_composite
+from .composite import Composite, find_composite
 from .errors import LRPError, lookup
 from .fusion import fused_once
 from .layers import Sigmoid, Softmax, Transpose

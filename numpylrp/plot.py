@@ -217,7 +217,7 @@ def audit(account: Any, path: str | os.PathLike | None = None) -> Any:
     changed = [
         row
         for row in account.rows.values()
-        if sum(abs(float(np.mean(v))) for v in row.shares.values()) > 1e-4 * abs(seed)
+        if sum(abs(float(np.mean(v))) for v in row.sinks.values()) > 1e-4 * abs(seed)
     ]
     arrived = float(np.mean(sum(account.inputs.values())))
     names = ["seed", *(row.name for row in changed), "input"]
@@ -225,7 +225,7 @@ def audit(account: Any, path: str | os.PathLike | None = None) -> Any:
     axis = made.subplots()
     for n, name in enumerate(names):
         row = changed[n - 1] if 0 < n < len(names) - 1 else None
-        parts = {name: float(np.mean(v)) for name, v in row.shares.items()} if row else {}
+        parts = {name: float(np.mean(v)) for name, v in row.sinks.items()} if row else {}
         sent = seed if n == 0 else arrived if row is None else float(np.mean(row.sent))
         ends = {True: 0.0, False: 0.0}
         for share, value in {"sent on": sent, **parts}.items():
@@ -239,7 +239,7 @@ def audit(account: Any, path: str | os.PathLike | None = None) -> Any:
     axis.tick_params(axis="y", length=0, labelsize=8)
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
-    shown = [s for s in SHARE_COLOURS if any(np.any(row.shares[s]) for row in changed)]
+    shown = [s for s in SHARE_COLOURS if any(np.any(row.sinks[s]) for row in changed)]
     handles = [_patch("#c9ced6", "sent on"), *(_patch(SHARE_COLOURS[s], s) for s in shown)]
     axis.legend(
         handles=handles,

@@ -443,7 +443,7 @@ def test_positions():
     layer = Positions(table)
     assert_array_equal(layer.forward(x), x + table[:2])
     account = audit(Network([("p", layer)], (2, 5)), x, seed="all", composite=LRP0())
-    assert_allclose(account.rows["p"].shares["bias"], table[:2].sum(), rtol=1e-12)
+    assert_allclose(account.rows["p"].sinks["bias"], table[:2].sum(), rtol=1e-12)
     with pytest.raises(ShapeError, match="the sequence has 4 steps, but there are positions for 3"):
         layer.forward(np.ones((1, 4, 5)))
     with pytest.raises(LRPError, match=r"layer 'p'.*4 steps"):

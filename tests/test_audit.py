@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from strategies import linear_layers, numbers, sample, seeds
 
 from numpylrp import Network, explain, save
-from numpylrp.auditing import SHARES, audit, joined
+from numpylrp.auditing import SINKS, audit, combined
 from numpylrp.cli import main
 from numpylrp.composite import Composite
 from numpylrp.errors import LRPError
@@ -123,11 +123,11 @@ def test_whole_networks_add_up(seed, rule, normalization):
     *_, second, first = np.moveaxis(np.sort(windows), -1, 0)
     assume(not ((first - second < 1e-9) & (first != 0)).any())
     parts = [audit(network, x[n : n + 1], composite=composite, normalization=normalization) for n in range(3)]
-    put = joined(parts)
+    put = combined(parts)
     for name, row in account.rows.items():
-        for share in SHARES:
+        for sink in SINKS:
             gross = 1e-9 * (1 + row.absolute_sent + row.absolute_received)
-            assert (abs(put.rows[name].shares[share] - row.shares[share]) <= gross).all()
+            assert (abs(put.rows[name].sinks[sink] - row.sinks[sink]) <= gross).all()
 
 
 def one(layer, x, rule, R, **options):
@@ -137,7 +137,7 @@ def one(layer, x, rule, R, **options):
 
 
 def shares(row):
-    return {name: float(values[0]) for name, values in row.shares.items() if values[0]}
+    return {name: float(values[0]) for name, values in row.sinks.items() if values[0]}
 
 
 def test_the_shares_by_hand():
@@ -251,7 +251,7 @@ def test_saved_numbers_add_up_too(tmp_path):
     with h5py.File(tmp_path / "audit.h5") as file:
         left = file["seed"][()] - file["inputs/input"][()]
         for group in file["layers"].values():
-            left -= sum(group[name][()] for name in SHARES)
+            left -= sum(group[name][()] for name in SINKS)
             assert group.attrs["name"] in account.rows
         assert_allclose(left, 0, atol=1e-9)
         assert json.loads(file["causes"][()]) == account.causes()

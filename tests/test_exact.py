@@ -119,7 +119,7 @@ def test_the_sign_of_zero_is_plus_and_zero_over_zero_is_dropped():
 
 
 def test_padding_is_in_no_row():
-    """Kernel 1 2 3, padding 1 before and 2 behind, stride 2: three outputs over x = 1, 1, 1, 1."""
+    """Kernel 1 2 3, padding 1 before and 2 after, stride 2: three outputs over x = 1, 1, 1, 1."""
     network = chain(Conv1D([[[1.0, 2.0, 3.0]]], [1.0], stride=2, padding=((1, 2),)), shape=(1, 4))
     x = [[1, 1, 1, 1]]
     assert forward(network, x)["l0"].to_list() == [[0 + 2 + 3 + 1, 1 + 2 + 3 + 1, 1 + 0 + 0 + 1]]
@@ -205,7 +205,7 @@ def test_lrn_by_hand():
 # ---------------------------------------------------------------- fusing, by hand
 
 
-def test_batch_norm_behind_a_linear_layer_by_hand():
+def test_batch_norm_after_a_linear_layer_by_hand():
     """g = 3 / (3 / 2) = 2, s = 1 - 2 * 2 = -3: weights (2, -2), bias 2 * 5 - 3 = 7."""
     norm = BatchNorm([3.0], [1.0], [2.0], [2.0], eps=0.25)
     network = chain(Dense([[1.0, -1.0]], [5.0]), norm, shape=(2,))
@@ -244,15 +244,15 @@ def test_batch_norm_around_a_maximum_by_hand():
     """With g < 0 the maximum becomes a minimum, on whichever side the normalization lies."""
     norm, pool = BatchNorm([-2.0], [1.0], [0.0], [1.0], eps=0.0), MaxPool1D(2)
     conv = Conv1D([[[1.0]]], [1.0])
-    behind, before = chain(conv, pool, norm, shape=(1, 2)), chain(norm, pool, conv, shape=(1, 2))
+    after, before = chain(conv, pool, norm, shape=(1, 2)), chain(norm, pool, conv, shape=(1, 2))
     # max(4, 6) = 6, norm -11: fused min(-2 (x + 1) + 1) of 3, 5 -> -7, -11; the maximum's unit
-    assert relevance(behind, [[3, 5]], [[-11]], LRP0(), "fused") == [[0, -10]]
+    assert relevance(after, [[3, 5]], [[-11]], LRP0(), "fused") == [[0, -10]]
     # norm -5, -9: the maximum -5 is that of x = 3, + 1; fused weight -2, bias 2
     assert relevance(before, [[3, 5]], [[-4]], LRP0(), "fused") == [[-6, 0]]
 
 
-def test_batch_norm_behind_a_sum_by_hand():
-    """g = 2, s = 3 behind a + b: the shift goes to the first branch."""
+def test_batch_norm_after_a_sum_by_hand():
+    """g = 2, s = 3 after a + b: the shift goes to the first branch."""
     norm = BatchNorm([2.0], [3.0], [0.0], [1.0], eps=0.0)
     network = Network(
         [
@@ -319,7 +319,7 @@ def largest(*tensors):
 
 def compare(network, x, R, rule, normalization="linear"):
     """Every step of the library to `CLOSE` of the largest relevance that flows: what a layer absorbs or
-    drops may be much larger than what it sends, and leaves its rounding behind.
+    drops may be much larger than what it sends, and leaves its rounding there.
     """
     network_float = fuse(network, probe=0)[0] if normalization == "fused" else network
     rules = rule if isinstance(rule, dict) else Composite(default=rule).rules(network)
@@ -642,7 +642,7 @@ def test_rules_and_options_that_are_refused():
         relevance(network, [1, 2], 0, LRP0(), "nose")
     with pytest.raises(ShapeError, match="one sample of shape"):
         forward(network, [[1, 2]])
-    with pytest.raises(ShapeError, match="R is to have shape"):
+    with pytest.raises(ShapeError, match="R must have shape"):
         relevance(network, [1, 2], [1], LRP0())
 
 

@@ -112,7 +112,7 @@ class Builder:
             self.add(ZeroPadding(((0, int(r.integers(2))), (1, 0), (0, 2))))
         elif kind == 6:
             self.add([Dropout(), Identity()][r.integers(2)])
-        elif kind == 7:  # residual sum with normalization in the branch, the shortcut, behind, or not
+        elif kind == 7:  # residual sum with normalization in the branch, the shortcut, after, or not
             skip = self.at
             self.add(conv(r, c, c, padding="same"))
             self.maybe_bn()
@@ -278,7 +278,7 @@ def test_batch_norm_before_a_linear_layer(name, case, seed):
 
 @pytest.mark.parametrize("name", RULES)
 @given(case=linear_and_shape(), seed=seeds)
-def test_batch_norm_behind_a_linear_layer(name, case, seed):
+def test_batch_norm_after_a_linear_layer(name, case, seed):
     """linear -> BN equals the explicit matrix W diag(g) with bias b g + s."""
     layer, shape = case
     rng = np.random.default_rng(seed)
@@ -456,7 +456,7 @@ EXACT = {  # every position of which an exact answer is expected
         ],
         IMAGE,
     ),
-    "BN behind a concatenation of convolutions": (
+    "BN after a concatenation of convolutions": (
         [
             ("a", conv(r, 3, 2), "input"),
             ("b", conv(r, 3, 3), "input"),
@@ -499,7 +499,7 @@ def test_positions_that_are_exact(name):
 REFUSED = {
     "leaky ReLU": ([bn(r, 3), LeakyReLU(), conv(r, 3, 2)], IMAGE, "does not commute with LeakyReLU"),
     "ReLU6": ([bn(r, 3), ReLU(max_value=6), conv(r, 3, 2)], IMAGE, "only a plain ReLU becomes a threshold"),
-    "sigmoid before, output behind": (
+    "sigmoid before, output after": (
         [Sigmoid(), bn(r, 3)],
         IMAGE,
         "is an output, and nothing linear lies between",
@@ -529,7 +529,7 @@ REFUSED = {
         IMAGE,
         "counts padding, and its last windows hang over the end",
     ),
-    "by position, behind a convolution": (
+    "by position, after a convolution": (
         [conv(r, 3, 2), Flatten(), bn(r, 2 * 4 * 7), Sigmoid()],
         IMAGE,
         "varies over the positions of a channel",
@@ -633,7 +633,7 @@ def test_the_warning_is_about_what_dense_layers_take_and_give():
 
 
 def test_treatments_by_hand():
-    """y = 2 x + 1 behind a dense layer: what each treatment makes of it."""
+    """y = 2 x + 1 after a dense layer: what each treatment makes of it."""
     norm = BatchNorm([2.0], [1.0], [0.0], [1.0], eps=0.0)
     network = Network([("fc", Dense([[1.0, -1.0]], [1.0])), ("bn", norm)], (2,))
     x = np.array([[3.0, 2.0]])  # fc = 2, bn = 5

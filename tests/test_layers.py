@@ -359,7 +359,7 @@ BAD = [
     ),
     (lambda: BatchNorm(None, None, [0.0], [0.0], eps=0), "division by zero"),
     (lambda: BatchNorm(None, None, None, [0.0]), "mean is missing"),
-    (lambda: CELU(0), "alpha is to be positive, not 0"),
+    (lambda: CELU(0), "alpha must be positive, not 0"),
     (lambda: Transpose((0, 2)), "axes must be an order"),
     (lambda: Reshape((-1, -1)), "at most one -1"),
     (lambda: ZeroPadding((1, 1)), "padding must be a pair"),

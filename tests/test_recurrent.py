@@ -380,8 +380,7 @@ def test_the_audit_accounts_for_all(case, products, seed):
     assert (abs(row.rounding) <= 50 * noise).all()
     if products != Proportional(absolute=False):  # which drops what stands on a sum of 0
         assert (
-            not row.shares["rule"].any()
-            or abs(row.shares["rule"]).max() <= 1e-9 * row.absolute_received.max()
+            not row.sinks["rule"].any() or abs(row.sinks["rule"]).max() <= 1e-9 * row.absolute_received.max()
         )
 
 
@@ -392,7 +391,7 @@ def test_the_audit_says_what_initial_states_get():
     x = rng.standard_normal((2, 3, 1))
     account = audit(Network([("lstm", layer)], (3, 1)), x, composite="lstm")
     found, _ = layer.unrolled(account.explanation.seed, x, Epsilon(1e-3))
-    assert_allclose(account.rows["lstm"].shares["state"], (found["h"] + found["c"])[:, 0], rtol=1e-12)
+    assert_allclose(account.rows["lstm"].sinks["state"], (found["h"] + found["c"])[:, 0], rtol=1e-12)
     assert any("initial states get" in text for text in account.causes())
     adds_up(account)
     step = explain(Network([("lstm", layer)], (3, 1)), x, composite="lstm", trace=True)["lstm"]

@@ -22,7 +22,7 @@ class Pending:
     ----------
     g, s : array
         As many axes as a sample has, of size 1 where they don't vary.
-    border : ((before, behind), ...)
+    border : ((before, after), ...)
         For each axis, how far zeros reach in that were put around the tensor after the shift.
     """
 

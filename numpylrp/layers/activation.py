@@ -87,7 +87,7 @@ class Threshold(Activation):
                 f"Threshold: sign {self.sign.shape} and value {self.value.shape} differ in shape"
             )
         if not np.isin(self.sign, (-1, 0, 1)).all():
-            raise LRPError("Threshold: sign is to be -1, 0 or 1")
+            raise LRPError("Threshold: sign must be -1, 0 or 1")
 
     def output_shape(self, shape):
         fits = self.sign.ndim == len(shape) and all(a in (1, b) for a, b in zip(self.sign.shape, shape))
@@ -167,7 +167,7 @@ class CELU(Activation):
 
     def __post_init__(self) -> None:
         if not self.alpha > 0:
-            raise LRPError(f"CELU: alpha is to be positive, not {self.alpha!r}")
+            raise LRPError(f"CELU: alpha must be positive, not {self.alpha!r}")
 
     def forward(self, x):
         return np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0) / self.alpha))
@@ -270,7 +270,7 @@ class Clip(Activation):
 
     def __post_init__(self) -> None:
         if self.low is not None and self.high is not None and not self.low <= self.high:
-            raise LRPError(f"Clip: low is to be at most high, not {self.low!r}, {self.high!r}")
+            raise LRPError(f"Clip: low must be at most high, not {self.low!r}, {self.high!r}")
 
     def forward(self, x):
         y = x if self.low is None else np.maximum(x, self.low)
@@ -289,7 +289,7 @@ class Softmax(Activation):
 
     def __post_init__(self) -> None:
         if not isinstance(self.axis, (int, np.integer)):
-            raise LRPError(f"Softmax: axis is to be an integer, not {self.axis!r}")
+            raise LRPError(f"Softmax: axis must be an integer, not {self.axis!r}")
 
     def output_shape(self, shape):
         if not -len(shape) <= self.axis < len(shape):

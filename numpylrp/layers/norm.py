@@ -27,7 +27,7 @@ class _Diagonal(Linear):
             given = ", ".join(f"{name} {size}" for name, size in sizes.items())
             raise ShapeError(f"{type(self).__name__}: lengths differ: {given}")
         if not isinstance(self.axis, (int, np.integer)):
-            raise ShapeError(f"{type(self).__name__}: axis is to be an integer, not {self.axis!r}")
+            raise ShapeError(f"{type(self).__name__}: axis must be an integer, not {self.axis!r}")
 
     def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
         """The vectors g and s of ``y = g x + s``."""
@@ -97,7 +97,7 @@ class BatchNorm(_Diagonal):
         if (self.variance < 0).any():
             raise LRPError(f"BatchNorm: variance has a negative value ({self.variance.min():.3g})")
         if not self.eps >= 0:
-            raise LRPError(f"BatchNorm: eps is to be at least 0, not {self.eps!r}")
+            raise LRPError(f"BatchNorm: eps must be at least 0, not {self.eps!r}")
         if self.eps == 0 and (self.variance == 0).any():
             raise LRPError("BatchNorm: variance has a 0 and eps is 0: division by zero")
 

@@ -63,7 +63,7 @@ class _SampleNorm(Ruled):
             parameter(self, name, range(1, 4), optional=True)
         eps = self.eps
         if not (isinstance(eps, (int, float, np.number)) and eps >= 0):
-            raise LRPError(f"{type(self).__name__}: eps is to be a number of at least 0, not {eps!r}")
+            raise LRPError(f"{type(self).__name__}: eps must be a number of at least 0, not {eps!r}")
 
     def _over(self, x: np.ndarray, function: Callable) -> np.ndarray:
         """A statistic of the values that are normalized together, with x's axes."""
@@ -129,7 +129,7 @@ class _SampleNorm(Ruled):
 def _axes(layer: Any) -> None:
     axes = (layer.axes,) if isinstance(layer.axes, (int, np.integer)) else tuple(layer.axes)
     if not axes or not all(isinstance(a, (int, np.integer)) for a in axes):
-        raise ShapeError(f"{type(layer).__name__}: axes is to be one or more integers, not {layer.axes!r}")
+        raise ShapeError(f"{type(layer).__name__}: axes must be one or more integers, not {layer.axes!r}")
     object.__setattr__(layer, "axes", tuple(int(a) for a in axes))
 
 
@@ -238,7 +238,7 @@ class GroupNorm(_SampleNorm):
 
     def __post_init__(self) -> None:
         if not isinstance(self.groups, (int, np.integer)) or self.groups < 1:
-            raise ShapeError(f"GroupNorm: groups is to be an integer of at least 1, not {self.groups!r}")
+            raise ShapeError(f"GroupNorm: groups must be an integer of at least 1, not {self.groups!r}")
         self._check("gamma", "beta")
 
     def _count(self, channels: int) -> int:

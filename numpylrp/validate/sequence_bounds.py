@@ -16,7 +16,7 @@ from ..rules import Rule
 from . import exact
 from .exact.layers import exact_nodes
 from .exact.sequences import Running, SampleNorm, Unrolled
-from .exact.tensor import Tensor
+from .exact.tensors import Tensor
 from .exact.walk import record
 
 
@@ -38,8 +38,8 @@ def recorded(network: Network, x: Mapping[str, np.ndarray]) -> dict[str, dict[st
     found = {}
     for node in nodes.values():
         if isinstance(node.op, (Unrolled, SampleNorm)):
-            joined = [v for name in node.inputs for v in values[name].values]
-            found[node.name] = node.op.inside(joined)
+            flat = [v for name in node.inputs for v in values[name].values]
+            found[node.name] = node.op.inside(flat)
     return found
 
 

@@ -31,7 +31,7 @@ from ..rules import Rule
 from . import exact
 from .exact.fusing import fuse_nodes
 from .exact.layers import Each, Lrn, Move, Pick, Rows, Threshold, exact_nodes
-from .exact.tensor import broadcast
+from .exact.tensors import broadcast
 from .exact.walk import record
 
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24}

@@ -9,7 +9,7 @@ from typing import Any
 
 from .layers import Each, Move, Node, Pick, Rows, Threshold
 from .rules import plus
-from .tensor import ONE, ZERO, Shape, Values, flat_index, positions, size
+from .tensors import ONE, ZERO, Shape, Values, flat_index, positions, size
 
 
 class _Refused(Exception):
@@ -28,7 +28,9 @@ def _by_channel(channels: list[int], g: Values, s: list) -> dict[int, tuple[Frac
     return found
 
 
-def _left(nodes: Mapping[str, Node], outputs: Any, name: str, reader: str, g: Values, s: Values) -> dict:
+def _into_before(
+    nodes: Mapping[str, Node], outputs: Any, name: str, reader: str, g: Values, s: Values
+) -> dict:
     """What changes where tensor `name` becomes ``g t + s``."""
     if name not in nodes or name in outputs:
         raise _Refused(f"{name!r} is an input or output")
@@ -38,19 +40,19 @@ def _left(nodes: Mapping[str, Node], outputs: Any, name: str, reader: str, g: Va
     node, op = nodes[name], nodes[name].op
     changes: dict[str, Any] = {}
     n = sum(map(size, node.shapes))
-    if isinstance(op, Rows) and op.left == "absorb":
+    if isinstance(op, Rows) and op.from_after == "absorb":
         _by_channel(op.outs, g, s)
         rows = [{i: f * w for i, w in row.items()} for row, f in zip(op.rows, g)]
         return {name: replace(op, rows=rows, bias=[f * b + t for b, f, t in zip(op.bias, g, s)])}
     if isinstance(op, Move) and None not in op.source and sorted(op.source) == list(range(n)):
         where = {i: j for j, i in enumerate(op.source)}
         before = [(g[where[i]], s[where[i]]) for i in range(n)]
-    elif (isinstance(op, Pick) and op.ins) or (isinstance(op, Rows) and op.left == "pass"):
+    elif (isinstance(op, Pick) and op.ins) or (isinstance(op, Rows) and op.from_after == "pass"):
         per = _by_channel(op.outs, g, s)
         before = [per[c] for c in op.ins]
         if isinstance(op, Pick):
             changes[name] = op.turned(g)
-    elif isinstance(op, Rows) and op.left == "branches":
+    elif isinstance(op, Rows) and op.from_after == "branches":
         first = [(f, t / op.rows[0][0]) for f, t in zip(g, s)]
         before = first + [(f, ZERO) for f in g] * (len(node.inputs) - 1)
     else:
@@ -59,7 +61,7 @@ def _left(nodes: Mapping[str, Node], outputs: Any, name: str, reader: str, g: Va
     for source, shape in zip(node.inputs, node.shapes):
         part = before[at : at + size(shape)]
         at += size(shape)
-        changes |= _left(nodes, outputs, source, name, [f for f, _ in part], [t for _, t in part])
+        changes |= _into_before(nodes, outputs, source, name, [f for f, _ in part], [t for _, t in part])
     return changes
 
 
@@ -68,7 +70,7 @@ def _varies(values: list, shape: Shape, axis: int) -> bool:
     return any(values[j] != values[flat_index(at, shape)] for j, at in enumerate(start))
 
 
-def _right(nodes: Mapping[str, Node], outputs: Any, name: str, g: Values, s: Values) -> dict:
+def _into_after(nodes: Mapping[str, Node], outputs: Any, name: str, g: Values, s: Values) -> dict:
     """What changes where all that reads `name` gets t for ``g t + s``."""
     pending: dict[str, tuple] = {name: (g, s)}
     changes: dict[str, Any] = {}
@@ -82,13 +84,13 @@ def _right(nodes: Mapping[str, Node], outputs: Any, name: str, g: Values, s: Val
         op = node.op
         if None in s and not isinstance(op, Move) and not node.kind.startswith("Conv"):
             raise _Refused(f"zeros were put around it before {node.name!r}")
-        if isinstance(op, Rows) and op.right == "absorb":
+        if isinstance(op, Rows) and op.from_before == "absorb":
             _by_channel(op.ins, g, s)
             rows = [{i: w * g[i] for i, w in row.items()} for row in op.rows]
             more = [sum((w * (s[i] or 0) for i, w in row.items()), b) for row, b in zip(op.rows, op.bias)]
             changes[node.name] = replace(op, rows=rows, bias=more)
             continue
-        if isinstance(op, Rows) and op.right == "pass":
+        if isinstance(op, Rows) and op.from_before == "pass":
             per = _by_channel(op.ins, g, s)
             g = [per[c][0] for c in op.outs]
             s = [per[c][1] * sum(row.values()) for c, row in zip(op.outs, op.rows)]
@@ -125,12 +127,12 @@ def fuse_nodes(nodes: dict[str, Node], outputs: Any) -> tuple[dict[str, Node], d
         node = nodes[name]
         g, s = [row[i] for i, row in enumerate(node.op.rows)], node.op.bias
         try:
-            changes = _left(nodes, outputs, node.inputs[0], name, g, s)
+            changes = _into_before(nodes, outputs, node.inputs[0], name, g, s)
         except _Refused as before:
             try:
-                changes = _right(nodes, outputs, name, g, s)
-            except _Refused as behind:
-                stays[name] = f"before: {before}; behind: {behind}"
+                changes = _into_after(nodes, outputs, name, g, s)
+            except _Refused as after:
+                stays[name] = f"before: {before}; after: {after}"
                 continue
         changes[name] = Move(list(range(len(g))))
         nodes = {n.name: replace(n, op=changes.get(n.name, n.op)) for n in nodes.values()}

@@ -1,4 +1,4 @@
-"""Layers on the joined flat lists of their inputs, and which kind of layer is which of them."""
+"""Layers on the concatenated flat lists of their inputs, and which kind of layer is which of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from itertools import product
 from typing import Any
 
 from ...errors import LRPError, ShapeError, UnsupportedError
-from .rules import share
-from .tensor import ONE, ZERO, Shape, Values, along, broadcast, flat_index, positions, size, tensor
+from .rules import spread
+from .tensors import ONE, ZERO, Shape, Values, along, broadcast, flat_index, positions, size, tensor
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Rows:
     ins: list[int] = field(default_factory=list)
     outs: list[int] = field(default_factory=list)
     """For each input and output unit its channel: those of one channel share weights."""
-    left: str = "absorb"
-    right: str = "absorb"
-    """What a scale and shift that comes from behind, or from before, does here: it is absorbed, passed on
-    (by a pooling; into the "branches" by a sum), or refused.
+    from_after: str = "absorb"
+    from_before: str = "absorb"
+    """What becomes of a scale and shift that comes from after, or from before: it is absorbed,
+    passed on (by a pooling; into the "branches" by a sum), or refused.
     """
 
     def forward(self, x: Values) -> Values:
@@ -46,7 +46,7 @@ class Rows:
             if len(shapes) > 1:
                 raise UnsupportedError("the oracle has no z^B rule for sums of branches")
             bounds = tuple(broadcast(v, shapes[0], channels=True) for v in (rule.low, rule.high))
-        shares = (share(rule, row, b, x, r, bounds) for row, b, r in zip(self.rows, self.bias, R))
+        shares = (spread(rule, row, b, x, r, bounds) for row, b, r in zip(self.rows, self.bias, R))
         return _sum(shares, len(x))
 
 
@@ -202,15 +202,15 @@ def _axis(n: int, k: int, step: int, dilation: int, padding: Any, ceil: bool) ->
     if isinstance(padding, str):
         total = max((-(-n // step) - 1) * step + span - n, 0)
         less, more = total // 2, total - total // 2
-        before, behind = (less, more) if padding == "same" else (more, less)
+        before, after = (less, more) if padding == "same" else (more, less)
     else:
-        before, behind = padding
+        before, after = padding
     windows, start = [], -before
     # with ceil, one more window where those before left something over and it starts inside
-    while start + span <= n + behind or (ceil and windows and start < n and start - step + span < n + behind):
+    while start + span <= n + after or (ceil and windows and start < n and start - step + span < n + after):
         windows.append([start + dilation * t for t in range(k)])
         start += step
-    return windows, (-before, n + behind)
+    return windows, (-before, n + after)
 
 
 def _windows(layer: Any, size: Shape, kernel: Shape) -> tuple[dict[Shape, list], list[tuple[int, int]]]:
@@ -293,16 +293,16 @@ def _pool(layer: Any, shape: Shape) -> tuple[Any, Shape]:
     if kind.startswith("Sum"):
         weights = [ONE] * len(windows)
         even = not padded and not layer.ceil
-        left = "refuse"
+        from_after = "refuse"
     else:
         counts = counts if layer.count_padding else list(map(len, windows))
         weights = [Fraction(1, n) for n in counts]
         even = not padded or not layer.count_padding
-        left = "pass" if even else "refuse"
+        from_after = "pass" if even else "refuse"
     # an uneven pooling dilutes a shift at the border: it takes scale and shift in
-    right = "pass" if even else "refuse" if layer.ceil else "absorb"
+    from_before = "pass" if even else "refuse" if layer.ceil else "absorb"
     rows = [dict.fromkeys(window, w) for window, w in zip(windows, weights)]
-    return Rows(rows, [ZERO] * len(rows), ins, outs, left, right), out
+    return Rows(rows, [ZERO] * len(rows), ins, outs, from_after, from_before), out
 
 
 def _signs(layer: Any, channels: list[int]) -> list[int]:
@@ -406,8 +406,8 @@ def _move(layer: Any, shape: Shape) -> tuple[Any, Shape]:
     if kind == "Flatten":
         out = (size(shape),)
     elif kind == "Reshape":
-        left = size(shape) // abs(size(layer.shape))
-        out = tuple(left if n == -1 else n for n in layer.shape)
+        rest = size(shape) // abs(size(layer.shape))
+        out = tuple(rest if n == -1 else n for n in layer.shape)
     elif kind == "Transpose":
         out = tuple(shape[a] for a in layer.axes)
         order = [
@@ -437,13 +437,13 @@ def _merge(layer: Any, *shapes: Shape) -> tuple[Any, Shape]:
     starts = [sum(map(size, shapes[:k])) for k in range(len(shapes))]
     if kind == "Concatenate":
         axis = layer.axis % len(shapes[0])
-        whole, order = (*shapes[0][:axis], sum(s[axis] for s in shapes), *shapes[0][axis + 1 :]), []
-        for at in positions(whole):
+        full, order = (*shapes[0][:axis], sum(s[axis] for s in shapes), *shapes[0][axis + 1 :]), []
+        for at in positions(full):
             k, p = 0, at[axis]
             while p >= shapes[k][axis]:
                 p, k = p - shapes[k][axis], k + 1
             order.append(starts[k] + flat_index((*at[:axis], p, *at[axis + 1 :]), shapes[k]))
-        return Move(order), whole
+        return Move(order), full
     out = tuple(map(max, zip(*shapes)))
     units = [
         [
@@ -458,9 +458,9 @@ def _merge(layer: Any, *shapes: Shape) -> tuple[Any, Shape]:
         return Pick(units, [1 if kind == "Maximum" else -1] * len(units)), out
     n = len(shapes)
     weights = {"Add": [ONE] * n, "Average": [Fraction(1, n)] * n, "Subtract": [ONE, -ONE]}[kind]
-    left = "branches" if len(set(shapes)) == 1 else "refuse"
+    from_after = "branches" if len(set(shapes)) == 1 else "refuse"
     rows = [dict(zip(u, weights, strict=True)) for u in units]
-    return Rows(rows, [ZERO] * len(rows), left=left, right="refuse"), out
+    return Rows(rows, [ZERO] * len(rows), from_after=from_after, from_before="refuse"), out
 
 
 KINDS: dict[str, Callable[..., tuple[Any, Shape]]] = {

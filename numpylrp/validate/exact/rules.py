@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from ...errors import UnsupportedError
-from .tensor import ONE, ZERO, Values
+from .tensors import ONE, ZERO, Values
 
 
 def plus(v: Fraction) -> Fraction:
@@ -24,7 +24,7 @@ def _over(R: Fraction, c: Mapping[int, Fraction], z: Fraction, eps: Fraction) ->
     return {i: v / z * R for i, v in c.items()} if z else {}
 
 
-def share(
+def spread(
     rule: Any,
     row: Mapping[int, Fraction],
     bias: Fraction,
@@ -50,7 +50,7 @@ def share(
     Examples
     --------
     >>> from numpylrp.rules import Gamma
-    >>> share(Gamma(1.0), {0: Fraction(1), 1: Fraction(-1)}, Fraction(0), [3, 1], Fraction(5))
+    >>> spread(Gamma(1.0), {0: Fraction(1), 1: Fraction(-1)}, Fraction(0), [3, 1], Fraction(5))
     {0: Fraction(6, 1), 1: Fraction(-1, 1)}
     """
     eps = Fraction(getattr(rule, "epsilon", 0))

@@ -21,8 +21,8 @@ from typing import Any
 from ...errors import LRPError, UnsupportedError
 from ...rules import Epsilon
 from .layers import KINDS, Rows, _sum
-from .rules import share
-from .tensor import ONE, ZERO, Shape, Values, flat_index, positions, size, tensor
+from .rules import spread
+from .tensors import ONE, ZERO, Shape, Values, flat_index, positions, size, tensor
 
 FLOAT32 = 2.0**-24
 
@@ -258,7 +258,7 @@ class Bilinear:
             used = Epsilon(float(rule.epsilon) / (2 if rule.doubled else 1)) if halves else rule
             for pairs, r in zip(self.pairs, R):
                 row = {pair[1 - held]: x[pair[held]] for pair in pairs}
-                for i, v in share(used, row, ZERO, x, r / 2 if halves else r).items():
+                for i, v in spread(used, row, ZERO, x, r / 2 if halves else r).items():
                     R_x[i] = R_x[i] + v
         return R_x
 
@@ -379,10 +379,10 @@ class Unrolled:
             given.setdefault(name, [ZERO] * H if own is None else tensor(own).values)
         return given
 
-    def _sums(self, block: int, joined: Values) -> Values:
+    def _sums(self, block: int, flat: Values) -> Values:
         """A block's sums over what a step reads and the state before."""
         rows, biases = self.blocks[block], self.biases[block]
-        return [sum((w * joined[i] for i, w in row.items()), b) for row, b in zip(rows, biases)]
+        return [sum((w * flat[i] for i, w in row.items()), b) for row, b in zip(rows, biases)]
 
     def _step(self, x: Values, state: dict[str, Values]) -> dict[str, Values]:
         layer, h = self.layer, state["h"]
@@ -471,13 +471,13 @@ class Unrolled:
         return [v for name in self.layer.reads for v in sent[name]]
 
     def _shared(self, rows: list, R: Values, x: Values, sums: Any) -> Values:
-        return _sum((share(sums, row, b, x, r) for (row, b), r in zip(rows, R)), len(x))
+        return _sum((spread(sums, row, b, x, r) for (row, b), r in zip(rows, R)), len(x))
 
     def _two(self, R: Values, a: Values, b: Values, sums: Any) -> tuple[Values, Values]:
         """Relevance of the sum of two values, unit by unit."""
         R_a, R_b = [], []
         for r, p, q in zip(R, a, b):
-            got = share(sums, {0: ONE, 1: ONE}, ZERO, [p, q], r)
+            got = spread(sums, {0: ONE, 1: ONE}, ZERO, [p, q], r)
             R_a.append(got.get(0, ZERO))
             R_b.append(got.get(1, ZERO))
         return R_a, R_b

@@ -11,7 +11,7 @@ from ...errors import LRPError, ShapeError
 from ...rules import AbsZ, Pass
 from .fusing import fuse_nodes
 from .layers import Lrn, Node, Top, exact_nodes
-from .tensor import ZERO, Tensor, along, tensor
+from .tensors import ZERO, Tensor, along, tensor
 
 
 def _inputs(network: Any, x: Any) -> dict[str, Tensor]:
@@ -20,7 +20,7 @@ def _inputs(network: Any, x: Any) -> dict[str, Tensor]:
     for name, want in network.inputs.items():
         got = found[name].shape
         if len(got) != len(want) or any(n not in (None, m) for n, m in zip(want, got)):
-            raise ShapeError(f"input {name!r} is to be one sample of shape {want}, not {got}")
+            raise ShapeError(f"input {name!r} must be one sample of shape {want}, not {got}")
     return found
 
 
@@ -28,8 +28,8 @@ def record(nodes: Mapping[str, Node], x: Mapping[str, Tensor]) -> dict[str, Tens
     values = dict(x)
     for node in nodes.values():
         if not isinstance(node.op, Top):
-            joined = [v for name in node.inputs for v in values[name].values]
-            values[node.name] = Tensor(node.shape, node.op.forward(joined))
+            flat = [v for name in node.inputs for v in values[name].values]
+            values[node.name] = Tensor(node.shape, node.op.forward(flat))
     return values
 
 
@@ -157,7 +157,7 @@ def explain(network: Any, x: Any, R: Any, rules: Mapping[str, Any], normalizatio
         R = Tensor(y.shape, [v if c == R else ZERO for v, c in kept])
     R = tensor(R)
     if R.shape != y.shape:
-        raise ShapeError(f"R is to have shape {y.shape}, not {R.shape}")
+        raise ShapeError(f"R must have shape {y.shape}, not {R.shape}")
     relevance, steps = {top: R}, {}
     for node in reversed(nodes.values()):
         if node.name not in relevance:

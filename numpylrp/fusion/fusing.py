@@ -14,12 +14,12 @@ from ..errors import LRPError
 from ..layers.base import Layer
 from ..network import Network, Node
 from ..text import aligned
-from .left import into
+from .after import through
+from .before import into
 from .pending import NotExact, Pending
-from .right import through
 
 DENSE_WARNING = """\
-This network normalizes behind fully connected layers. Guillemot et al. (2020), who introduced fusing
+This network normalizes after fully connected layers. Guillemot et al. (2020), who introduced fusing
 for LRP, advise against explaining networks that combine the two. The fused network is exactly
 equivalent, but the normalization's shift becomes a bias of every unit, and a bias absorbs relevance
 that no input gets. Look at what is "lost" in these layers before you trust a heatmap, compare it
@@ -34,11 +34,11 @@ class Fused:
     ----------
     name, kind : str
     position : str
-        What lies before and behind it.
+        What lies before and after it.
     done : bool
         Whether it is gone.
     identity : str
-        How: "into the layers before", "into the layers behind".
+        How: "into the layers before", "into the layers after".
     into : tuple of str
         The layers that its scale and shift went into.
     reason : str
@@ -88,10 +88,10 @@ def fuse(network: Network, names: Any = None, probe: int = 2) -> tuple[Network, 
     """An equivalent network without normalization layers, where that can be had exactly.
 
     Each batch normalization, ``y = g x + s`` with ``g = gamma / sqrt(variance + eps)`` and
-    ``s = beta - g mean``, goes into the linear layers before it, or else behind it (Guillemot et al.
-    2020, and the identities at the top of `numpylrp.fusion.left` and `numpylrp.fusion.right`). The
+    ``s = beta - g mean``, goes into the linear layers before it, or else after it (Guillemot et al.
+    2020, and the identities at the top of `numpylrp.fusion.before` and `numpylrp.fusion.after`). The
     learned scale and shift of LayerNorm, GroupNorm, InstanceNorm and RMSNorm go into the layers
-    behind; the rest of these depends on the sample and stays. The argument is not changed.
+    after them; the rest of these depends on the sample and stays. The argument is not changed.
 
     Parameters
     ----------
@@ -175,10 +175,10 @@ def _one(network: Network, name: str) -> tuple[Network, str, tuple[str, ...]]:
         left_over = layer.without_learned()
         why = "its statistics come from the sample"
     try:
-        changes, absorbed = _behind(network, name, pending)
+        changes, absorbed = _moved_after(network, name, pending)
     except NotExact as reason:
-        raise NotExact(f"before: {why}; behind: {reason}") from None
-    return _rebuilt(network, changes, name, left_over), "into the layers behind", absorbed
+        raise NotExact(f"before: {why}; after: {reason}") from None
+    return _rebuilt(network, changes, name, left_over), "into the layers after", absorbed
 
 
 def _size(network: Network, node: Node) -> int:
@@ -186,7 +186,7 @@ def _size(network: Network, node: Node) -> int:
     return len(node.layer.scale_and_shift()[0]) if size is None else size
 
 
-def _behind(network: Network, name: str, start: Pending) -> tuple[dict[str, Layer], tuple[str, ...]]:
+def _moved_after(network: Network, name: str, start: Pending) -> tuple[dict[str, Layer], tuple[str, ...]]:
     """Move what is pending at a tensor through all that reads it."""
     pending = {name: start}
     changes: dict[str, Layer] = {}
@@ -197,13 +197,13 @@ def _behind(network: Network, name: str, start: Pending) -> tuple[dict[str, Laye
             continue
         shapes = [network.shapes[source] for source in node.inputs]
         try:
-            changes[node.name], behind = through(node.layer, given, shapes)
+            changes[node.name], left_over = through(node.layer, given, shapes)
         except NotExact as reason:
             raise NotExact(f"{node.name!r}: {reason}") from None
-        if behind is None:
+        if left_over is None:
             absorbed.append(node.name)
         else:
-            pending[node.name] = behind
+            pending[node.name] = left_over
     for output in network.outputs:
         if output in pending:
             raise NotExact(f"{output!r} is an output, and nothing linear lies between")
@@ -230,8 +230,8 @@ def _position(network: Network, node: Node) -> str:
     def text(name: str) -> str:
         return f"{name} ({type(network[name]).__name__})" if name in network else name
 
-    behind = [text(reader.name) for reader in network.readers(node.name)]
-    return f"{text(node.inputs[0])} -> {node.name} -> {', '.join(behind) or 'end'}"
+    readers = [text(reader.name) for reader in network.readers(node.name)]
+    return f"{text(node.inputs[0])} -> {node.name} -> {', '.join(readers) or 'end'}"
 
 
 def _normalized_dense(network: Network) -> bool:

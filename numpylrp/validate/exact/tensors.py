@@ -86,7 +86,7 @@ def tensor(values: Any) -> Tensor:
         return Tensor((), [Fraction(values)])
     parts = [tensor(v) for v in values]
     if len({part.shape for part in parts}) != 1:
-        raise ShapeError("nested lists are to have one shape, and not to be empty")
+        raise ShapeError("nested lists must have one shape, and not be empty")
     return Tensor((len(parts), *parts[0].shape), [v for part in parts for v in part.values])
 
 

@@ -1,4 +1,4 @@
-"""Moving a pending scale and shift through the layers behind, until linear layers absorb it.
+"""Moving a pending scale and shift through the layers after it, until linear layers absorb it.
 
 Each function gives, for a layer whose input is really ``g x + s``, the layer that takes x instead, and
 what is still pending at its output (None once it is absorbed).
@@ -27,7 +27,7 @@ Moved = tuple[Layer, Pending | None]
 
 
 def through(layer: Layer, pending: list[Pending | None], shapes: list[Shape]) -> Moved:
-    """The layer that takes x instead of g x + s, and what is pending behind it.
+    """The layer that takes x instead of g x + s, and what is pending after it.
 
     Parameters
     ----------
@@ -105,8 +105,8 @@ def _relu(layer: L.ReLU, p: Pending, shape: Shape) -> Moved:
         raise NotExact(f"only a plain ReLU becomes a threshold, not {layer}")
     g, s = np.broadcast_arrays(p.plain("a ReLU").g, p.s)
     value = np.divide(-s, g, out=np.zeros(g.shape), where=g != 0)
-    behind = np.where(g == 0, np.maximum(s, 0), s)  # g = 0: the channel is the constant max(0, s)
-    return L.Threshold(np.sign(g), value), Pending(g, behind, p.border)
+    after = np.where(g == 0, np.maximum(s, 0), s)  # g = 0: the channel is the constant max(0, s)
+    return L.Threshold(np.sign(g), value), Pending(g, after, p.border)
 
 
 def _max_pool(layer: Any, p: Pending, shape: Shape) -> Moved:
@@ -135,8 +135,8 @@ def _average_pool(layer: Any, p: Pending, shape: Shape) -> Moved:
     if layer.ceil:
         raise NotExact("the pooling counts padding, and its last windows hang over the end")
     # Counted padding dilutes the shift at the border: the pooling becomes a depthwise convolution.
-    share = 1.0 if is_sum else 1 / np.prod(layer.kernel)
-    taps = np.full((shape[0], *layer.kernel), share)
+    tap = 1.0 if is_sum else 1 / np.prod(layer.kernel)
+    taps = np.full((shape[0], *layer.kernel), tap)
     ones = (slice(None), *(None,) * layer.rank)
     kind = L.Conv1D if layer.rank == 1 else L.Conv2D
     return kind(
@@ -227,13 +227,13 @@ def _concatenate(layer: L.Concatenate, pending: list[Pending | None], shapes: li
             view[axis] = shape[axis]
             out.append(np.broadcast_to(a, view))
     common = [max(a.shape[n] for a in (*parts[0], *parts[1])) for n in range(rank)]
-    whole = []
+    full = []
     for arrays in parts:
         same = [
             np.broadcast_to(a, [a.shape[n] if n == axis else common[n] for n in range(rank)]) for a in arrays
         ]
-        whole.append(np.concatenate(same, axis))
-    return layer, Pending(whole[0], whole[1], next(iter(borders)))
+        full.append(np.concatenate(same, axis))
+    return layer, Pending(full[0], full[1], next(iter(borders)))
 
 
 THROUGH: dict[type[Layer], Callable[[Any, Pending, Shape], Moved]] = {
