@@ -36,12 +36,17 @@ class Graph:
 
     def __init__(self, inputs: dict[str, tuple[int, ...]]) -> None:
         self.inputs = inputs
+        self.read: set[str] = set()
+        """What any node of the model reads, and its outputs, by the names that it has there."""
         self.layers: list[tuple] = []
         self._made: dict[Any, L.Layer] = {}
         self._by_name: dict[str, tuple[L.Layer, tuple[Value, ...]]] = {}
 
     def add(self, name: str, layer: L.Layer, *inputs: Value) -> Value:
         """One more layer, under this name or one like it, and its output."""
+        if len(inputs) == 1 and inputs[0].batch and sequences.passes(layer, inputs[0]):
+            (v,) = inputs
+            return self.add(name, layer, v._replace(batch=0))._replace(batch=v.batch)
         for v in inputs:
             if v.batch:
                 raise UnsupportedError(
@@ -75,7 +80,13 @@ class Graph:
         for n, value in enumerate(outputs):
             if value.name in self.inputs or value in outputs[:n]:
                 outputs[n] = self.add("output", L.Identity(), value)
-        return Network(self.layers, self.inputs, [v.name for v in outputs], metadata).astype(dtype)
+        if any(v.batch for v in outputs):
+            raise UnsupportedError("an output has its batch on another axis than the first")
+        needed = {v.name for v in outputs}
+        for name, _, reads in reversed(self.layers):
+            needed |= set(reads) if name in needed else set()
+        layers = [entry for entry in self.layers if entry[0] in needed]
+        return Network(layers, self.inputs, [v.name for v in outputs], metadata).astype(dtype)
 
     # ------------------------------------------------------------ moves
 

@@ -17,6 +17,7 @@ import numpy as np
 from ..convert import native
 from ..errors import FileError, LRPError, MissingExtraError, UnsupportedError
 from ..network import Network
+from . import onnx_sequences
 from .graph import Graph, Value
 from .onnx_operators import OPERATIONS, Call, as_array
 from .onnx_patterns import found
@@ -162,9 +163,14 @@ def _follow(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> Networ
             nodes.append(node)
     constants = {name: value for name, value in values.items() if not isinstance(value, Value)}
     instead, within = {}, set()
-    for read, last, inside, add in found(nodes, constants, {o.name for o in model.graph.output}):
-        instead[last] = read, add
-        within |= inside - {last}
+    ends = {o.name for o in model.graph.output}
+    graph.read = {i for node in nodes for i in node.input} | ends
+    given = nodes, constants, ends
+    for read, last, inside, add in (*onnx_sequences.found(*given), *found(*given)):
+        if not inside & within:
+            instead[last] = read, add
+            within |= inside
+    within -= set(instead)
     for number, node in enumerate(nodes):
         if number in within:
             continue

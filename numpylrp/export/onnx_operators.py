@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import layers as L
 from ..errors import FileError, MissingExtraError, UnsupportedError
+from . import onnx_sequences
 from .graph import Graph, Value, images
 
 try:
@@ -319,7 +320,7 @@ def _slice(g: Graph, name: str, a: Call) -> Value:
     x, starts, ends = a.value(), a.given("starts", 1), a.given("ends", 2)
     axes, steps = a.given("axes", 3, range(len(starts))), a.given("steps", 4, [1] * len(starts))
     for axis, start, end, step in zip(axes, starts, ends, steps):
-        if axis % (len(x.shape) + 1) == 0 and (start, step) == (0, 1) and end > 2**30:
+        if axis % (len(x.shape) + 1) == 0 and (start, step) == (0, 1) and end >= 10**9:
             continue
         x = g.part(name, x, g.axis(name, x, axis), start, end, step)
     return x
@@ -536,3 +537,6 @@ OPERATIONS: dict[str, Callable[[Graph, str, Call], Any]] = {
     "Cast": _cast,
 }
 """The operators of ONNX that are understood."""
+
+OPERATIONS |= onnx_sequences.OPERATIONS
+OPERATIONS |= {"Gather": onnx_sequences.gather(_gather), "Reshape": onnx_sequences.reshape(_reshape)}

