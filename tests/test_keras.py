@@ -391,7 +391,9 @@ def test_a_wrapper_of_another_layer_than_dense_is_refused(tmp_path):
     layer = {"class_name": "Conv2D", "config": {"name": "c", "use_bias": False}}
     wrapped = entry("TimeDistributed", "t", batch_input_shape=[None, 2, 4, 4, 1], layer=layer)
     path = legacy(tmp_path / "t.h5", [wrapped], {"t": {"kernel": np.ones((3, 3, 1, 2))}}, version=b"2.9.0")
-    with pytest.raises(UnsupportedError, match=r"'t' \(TimeDistributed\): it holds 'Conv2D'; there is Dense"):
+    with pytest.raises(
+        UnsupportedError, match=r"'t' \(TimeDistributed\): it holds 'Conv2D'; there are Dense, "
+    ):
         load(path)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from .. import layers as L
 from ..errors import FileError, UnsupportedError
 from ..export.graph import Graph, Value
+from . import keras_sequences
 from .keras_refused import BEFORE, OWN, called, why_not
 
 Config = dict[str, Any]
@@ -28,6 +29,9 @@ class Builder(Graph):
     def __init__(self, inputs: dict[str, tuple], keras: int, theano: bool = False) -> None:
         super().__init__(inputs)
         self.keras, self.theano = keras, theano
+        self.masks: dict[str, Value] = {}
+        self.implicit = True
+        """Whether masks go along with tensors (else a layer is called with them)."""
         self._swapped: set[str] = set()
         self._other: dict[str, Value] = {}
 
@@ -432,9 +436,10 @@ def _time_distributed(b: Builder, name: str, c: Config, x: list[Value], v: Array
     refused = called(inner["class_name"], inner, inner["config"])
     if refused:
         raise UnsupportedError(f"its layer {refused}")
-    if inner["class_name"] != "Dense":
-        raise UnsupportedError(f"it holds {inner['class_name']!r}; there is Dense")
-    return _dense(b, name, inner["config"], x, v)
+    if inner["class_name"] not in keras_sequences.LASTS:
+        known = ", ".join(keras_sequences.LASTS)
+        raise UnsupportedError(f"it holds {inner['class_name']!r}; there are {known}")
+    return BUILDERS[inner["class_name"]](b, name, inner["config"], [b.laid(x[0], False)], v)
 
 
 def _same(b: Builder, name: str, c: Config, x: list[Value], v: Arrays) -> Value:
@@ -583,9 +588,14 @@ BUILDERS: dict[str, Callable[..., Value]] = {
 }
 """The Keras classes that are understood."""
 
+BUILDERS |= keras_sequences.BUILDERS
+
 
 def variables(kind: str, c: Config) -> list[tuple[str, bool]]:
     """The variables of a layer in Keras' order: their names, and whether they are trained."""
+    own = keras_sequences.variables(kind, c)
+    if own is not None:
+        return own
     bias = [("bias", True)] * bool(c.get("use_bias", True))
     if kind in ("SeparableConv1D", "SeparableConv2D"):
         return [("depthwise_kernel", True), ("pointwise_kernel", True), *bias]
@@ -628,4 +638,7 @@ def build(b: Builder, kind: str, name: str, c: Config, inputs: list[Value], valu
         raise FileError(f"it must have {wanted} arrays of weights, but the file has {len(values)}")
     if not inputs:
         raise UnsupportedError("it is called with something that is no tensor of the model")
-    return BUILDERS[kind](b, name, c, inputs, values)
+    keras_sequences.without(kind, b, inputs)
+    made = BUILDERS[kind](b, name, c, inputs, values)
+    keras_sequences.carry(b, kind, inputs, made)
+    return made

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import FileError, LRPError, UnsupportedError
 from ..export.graph import Value
-from . import keras1
+from . import keras1, keras_sequences
 from . import keras_operations as operations
 from .keras_layers import Builder, build, refuse
 from .keras_refused import called
@@ -211,6 +211,7 @@ def outputs(b: Builder, config: Any, given: list[Value], weights: Weights, prefi
     """
     model = _Model(b, config, weights, prefix)
     if _functional(config):
+        b.implicit = b.keras < 3
         return model.functional(given)
     for name, entry in model.layers.items():
         if entry["class_name"] != "InputLayer":
@@ -241,6 +242,8 @@ class _Model:
         try:
             if function is not None:
                 return operations.build(self.b, function, full, args, {**operations.options(entry), **kwargs})
+            if not nested(entry):
+                c, kwargs = _called(kind, c, kwargs)
             given = _given(args, kwargs, c if nested(entry) else None)
             if nested(entry):
                 return outputs(self.b, c, given, self._inside(path, full), f"{full}/")
@@ -351,6 +354,16 @@ def _without_gaps(nodes: dict[str, list[Node]], ends: list[Ref]) -> tuple[dict, 
         return nodes, ends
     made = {name: [Node(*map(placed, node)) for node in own] for name, own in nodes.items()}
     return made, placed(ends)
+
+
+def _called(kind: str, c: dict, kwargs: dict[str, Any]) -> tuple[dict, dict]:
+    """The configuration with what a layer is called with, and the arguments without masks that it ignores."""
+    if kind in keras_sequences.READS:
+        own = {k: v for k, v in kwargs.items() if k.endswith("mask")}
+        return {**c, "called": own}, {k: v for k, v in kwargs.items() if k not in own}
+    if kind in keras_sequences.IGNORES:
+        return c, {k: v for k, v in kwargs.items() if k != "mask"}
+    return c, kwargs
 
 
 def _given(args: list[Any], kwargs: dict[str, Any], config: Any) -> list[Value]:

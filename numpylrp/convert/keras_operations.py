@@ -143,6 +143,34 @@ def _softmax(kind: type) -> Function:
     return make
 
 
+def _not_equal(a: Call) -> Value:
+    """A mask: what is not this number."""
+    value = _number(a, "x2", "y", at=1)
+    return a.b.add(a.name, L.NotEqual(value), a.plain(), swapped=False)
+
+
+def _any(a: Call) -> Value:
+    """Whether any value along the last axis is not a number: a mask of steps."""
+    x = a.value()
+    layer, inputs = a.b.made.get(x.name, (None, ()))
+    last = a.get("axis", at=1) in (-1, len(x.shape), [-1], [len(x.shape)])
+    if not isinstance(layer, L.NotEqual) or layer.last or not last or a.get("keepdims"):
+        raise UnsupportedError("of other things than a mask, along its last axis, it is not supported")
+    return a.b.add(a.name, L.NotEqual(layer.value, True), *inputs, swapped=False)
+
+
+def _masks(kind: type) -> Function:
+    """Two masks together."""
+
+    def make(a: Call) -> Value:
+        x, y = a.value(), a.get("x2", "y", at=1)
+        if not isinstance(y, Value) or x.shape != y.shape:
+            raise UnsupportedError("of other things than two masks of one shape it is not supported")
+        return x if x == y else a.b.add(a.name, kind(), x, y, swapped=False)
+
+    return make
+
+
 def _silu(a: Call) -> L.Layer:
     if a.get("beta", default=1.0) != 1.0:
         raise UnsupportedError(f"silu with beta {a.get('beta')!r:.40} is not supported")
@@ -582,6 +610,10 @@ OPERATIONS: dict[str, Function] = {
     **_names(_softmax(L.Softmax), "Softmax", "nn.softmax"),
     **_names(_softmax(L.LogSoftmax), "LogSoftmax", "nn.log_softmax"),
     **_names(_pointwise(_clip), "Clip", "clip_by_value"),
+    **_names(_not_equal, "NotEqual", "math.not_equal", "not_equal"),
+    **_names(_any, "Any", "reduce_any"),
+    **_names(_masks(L.Maximum), "LogicalOr", "math.logical_or"),
+    **_names(_masks(L.Minimum), "LogicalAnd", "math.logical_and"),
     **_names(_power, "Power", "math.pow", "pow", "Square", "math.square", "square", "__operators__.pow"),
     **_names(_cast, "Cast", "cast"),
     **_names(_same, "Identity", "identity", "StopGradient", "stop_gradient", "Copy", "convert_to_tensor"),

@@ -19,6 +19,10 @@ import numpy as np
 from ..errors import FileError
 from ..files import stored_array, written
 from .keras_layers import variables
+from .keras_sequences import places
+
+KINDS = ("TimeDistributed", "LSTM", "Bidirectional", "MultiHeadAttention")
+"""Classes whose variables lie in layers of their own."""
 
 MODELS = ("Sequential", "Functional", "Model")
 """Classes that hold layers."""
@@ -262,7 +266,7 @@ def stored(root: h5py.Group, file: Path, config: Any, keras: int) -> Weights:
     TensorFlow 2.12 and 2.13 call the folder ``_layer_checkpoint_dependencies`` and count a layer with
     weights twice; 2.14 and 2.15 don't count a layer that was stored before; Keras 3 does.
     """
-    groups: dict[str, h5py.Group] = {}
+    groups: dict[str, list[h5py.Group]] = {}
     twins = Twins()
     seen: dict[str, str] = {}
 
@@ -284,15 +288,19 @@ def stored(root: h5py.Group, file: Path, config: Any, keras: int) -> Weights:
             if nested(entry):
                 visit(entry["config"], found, f"{path}/")
                 continue
-            inner = "layer/vars" if entry["class_name"] == "TimeDistributed" else "vars"
-            if isinstance(found, h5py.Group) and isinstance(found.get(inner), h5py.Group):
-                groups[path] = found[inner]
+            for inner in places(entry["class_name"]):
+                if isinstance(found, h5py.Group) and isinstance(found.get(inner), h5py.Group):
+                    groups.setdefault(path, []).append(found[inner])
 
     visit(config, root, "")
-    _nothing_left(root, file, {g.name for g in groups.values()})
+    _nothing_left(root, file, {g.name for own in groups.values() for g in own})
     arrays = {
-        path: [_array(g[k], f"{file}: {g.name}/{k} (layer {path!r})") for k in sorted(g, key=_number)]
-        for path, g in groups.items()
+        path: [
+            _array(g[k], f"{file}: {g.name}/{k} (layer {path!r})")
+            for g in own
+            for k in sorted(g, key=_number)
+        ]
+        for path, own in groups.items()
     }
     return arrays | _second_places(config, arrays, seen)
 
@@ -333,7 +341,7 @@ def _nothing_left(root: h5py.Group, file: Path, read: set[str]) -> None:
         group = folder[at]
         if not isinstance(group, h5py.Group):
             continue
-        for inner in ("vars", "layer/vars"):
+        for inner in {"vars", *(p for kind in KINDS for p in places(kind))}:
             own = group.get(inner)
             if isinstance(own, h5py.Group) and len(own) and own.name not in read:
                 raise FileError(f"{file}: no layer of the configuration reads the weights in {own.name}")
