@@ -280,7 +280,10 @@ def deep_taylor(network: Network, low: Any = None, high: Any = None) -> Composit
 
 
 def attn_lrp(network: Network, epsilon: float = 1e-6) -> Composite:
-    """Products by halves, softmax by its Taylor form, epsilon else (AttnLRP, Achtibat et al. 2024)."""
+    """Products by halves, softmax by its Taylor form, epsilon else (AttnLRP, Achtibat et al. 2024).
+
+    As in the paper where ``normalization="linear"``: fusing takes gamma and beta of a LayerNorm along.
+    """
     special = [
         ("MatMul", Bilinear(epsilon)),
         ("Softmax", SoftmaxTaylor()),

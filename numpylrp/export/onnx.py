@@ -162,7 +162,8 @@ def _follow(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> Networ
         else:
             nodes.append(node)
     constants = {name: value for name, value in values.items() if not isinstance(value, Value)}
-    instead, within = {}, set()
+    instead: dict[int, Any] = {}
+    within: set[int] = set()
     ends = {o.name for o in model.graph.output}
     graph.read = {i for node in nodes for i in node.input} | ends
     given = nodes, constants, ends

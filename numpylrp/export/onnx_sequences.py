@@ -61,7 +61,8 @@ def _state(g: Graph, name: str, a: Any, n: int, direction: int, front: int) -> A
 
 
 def _recurrent(kind: str) -> Callable:
-    layer = {"LSTM": L.LSTM, "GRU": L.GRU, "RNN": L.SimpleRNN}[kind]
+    kinds: dict[str, type[L.Recurrent]] = {"LSTM": L.LSTM, "GRU": L.GRU, "RNN": L.SimpleRNN}
+    layer = kinds[kind]
 
     def build(g: Graph, name: str, a: Any) -> list:
         if a.get("clip") or a.get("input_forget") or a.has(7):
@@ -116,10 +117,10 @@ def _weights(a: Any, kind: str, n: int) -> dict[str, Any]:
     """The parameters of one direction, in our order of gates."""
     order = ORDERS["onnx"].get(kind, (0,))
     W, R, B = (None if v is None else v[n] for v in (a.array(1), a.array(2), a.array(3)))
-    found = {"weight": in_order(W, order), "recurrent": in_order(R, order)}
+    found: dict[str, Any] = {"weight": in_order(W, order), "recurrent": in_order(R, order)}
     if B is None:
         return found | ({"reset_after": bool(a.get("linear_before_reset", 0))} if kind == "GRU" else {})
-    first, second = (in_order(b, order) for b in np.split(B, 2))
+    first, second = (np.asarray(in_order(b, order)) for b in np.split(B, 2))
     if kind == "GRU":
         after = bool(a.get("linear_before_reset", 0))
         return found | {"bias": first, "recurrent_bias": second, "reset_after": after}
@@ -168,13 +169,13 @@ def reshape(before: Callable) -> Callable:
 
 def _attention(g: Graph, name: str, a: Any) -> Value:
     """Attention of operator set 23, on (N, H, T, d)."""
-    given = [a.operand(n) for n in range(3)]
+    q, k, v = given = [a.operand(n) for n in range(3)]
     if len(a.node.output) > 1 or any(a.has(n) for n in (4, 5, 6)) or a.get("softcap", 0):
         raise UnsupportedError(f"{name}: Attention with a cache, softcap or several outputs is not supported")
     if not all(isinstance(v, Value) and len(v.shape) == 3 for v in given):
         raise UnsupportedError(f"{name}: Attention is supported of values (N, heads, T, d) only")
     mask = a.operand(3) if a.has(3) else None
-    return attended(g, name, *given, mask, bool(a.get("is_causal", 0)), a.get("scale"))
+    return attended(g, name, q, k, v, mask, bool(a.get("is_causal", 0)), a.get("scale"))
 
 
 OPERATIONS: dict[str, Callable] = {**{kind: _recurrent(kind) for kind in USUAL}, "Attention": _attention}
@@ -262,7 +263,7 @@ def _layer_norm(of: _Nodes, last: int) -> tuple[str, set[int], Callable] | None:
     used = {last}
     summed = of.both(of.nodes[last].output[0], "Add", used)
     product = of.of(summed[0], "Mul") if summed else None
-    if product is None:
+    if product is None or summed is None:
         return None
     used.add(product[0])
     for centred, scaled in (product[1].input, reversed(product[1].input)):
@@ -354,7 +355,7 @@ def _softmax(of: _Nodes, last: int) -> tuple[str, set[int], Callable] | None:
 def _tokens(of: _Nodes, last: int) -> tuple[str, set[int], Callable] | None:
     """A one-hot code, ``x == (0, 1, ...)``, times a matrix: an embedding."""
     used = {last}
-    table = of.constants.get(of.nodes[last].input[1])
+    table: Any = of.constants.get(of.nodes[last].input[1])
     code = of.nodes[last].input[0]
     while found := of.of(code, "Cast"):
         used.add(found[0])
@@ -374,7 +375,8 @@ def found(
     nodes: list, constants: Mapping[str, Any], outputs: set[str]
 ) -> Iterator[tuple[str, int, set[int], Callable]]:
     """As `numpylrp.export.onnx_patterns.found`."""
-    of, taken = _Nodes(nodes, constants, outputs), set()
+    of = _Nodes(nodes, constants, outputs)
+    taken: set[int] = set()
     for last, node in enumerate(nodes):
         match = (
             PATTERNS[node.op_type](of, last) if node.op_type in PATTERNS and len(node.input) == 2 else None

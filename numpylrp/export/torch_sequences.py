@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from .. import layers as L
 from ..errors import UnsupportedError
 from .graph import Graph, Value
-from .sequences import attended, in_order, recurrent, truth
+from .sequences import attended, recurrent, truth
 
 
 def embedding(g: Graph, name: str, a: Any) -> Value:
@@ -115,17 +115,13 @@ def _state(g: Graph, name: str, value: Any, at: int) -> Any:
     return g.select(f"{name}.state{at}", value._replace(batch=0), 0, at)
 
 
-def in_pytorch(order: tuple[int, ...], *weights: np.ndarray) -> list:
-    """Weights in PyTorch's order of gates."""
-    return [in_order(w, order) for w in weights]
-
-
 @contextmanager
 def plain_attention() -> Iterator[None]:
     """Within it, nn.MultiheadAttention is written as linear maps and scaled_dot_product_attention."""
     before = F.multi_head_attention_forward, F._canonical_mask
     fast = torch.backends.mha.get_fastpath_enabled()
-    F.multi_head_attention_forward, F._canonical_mask = _multi_head, lambda mask, *_, **__: mask
+    F.multi_head_attention_forward = _multi_head  # type: ignore[assignment]
+    F._canonical_mask = lambda mask, *_, **__: mask
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
@@ -164,19 +160,22 @@ def _multi_head(
     """F.multi_head_attention_forward, with the samples first; inputs and output have time first."""
     if any(v is not None for v in (bias_k, bias_v, static_k, static_v)) or add_zero:
         raise UnsupportedError("MultiheadAttention with bias_k, bias_v or add_zero_attn is not supported")
-    weights = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else weight.chunk(3)
+    weights = (q_proj_weight, k_proj_weight, v_proj_weight)
+    if not use_separate_proj_weight and weight is not None:
+        weights = weight.chunk(3)
     biases = (None,) * 3 if bias is None else bias.chunk(3)
     made = []
     for x, w, b in zip((query, key, value), weights, biases):
         x = F.linear(x.transpose(0, 1), w, b)
         made.append(x.reshape(x.shape[0], x.shape[1], heads, embed_dim // heads).transpose(1, 2))
+    q, k, v = made
     mask = None if attn_mask is None else _added(attn_mask, query.dtype)
     if key_padding_mask is not None and key_padding_mask.dtype == torch.bool:
-        y = torch.ops.numpylrp.attend(*made, mask, key_padding_mask)
+        y = torch.ops.numpylrp.attend(q, k, v, mask, key_padding_mask)
     else:
         if key_padding_mask is not None:
             mask = key_padding_mask[:, None, None] + (0 if mask is None else mask)
-        y = F.scaled_dot_product_attention(*made, attn_mask=mask)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     y = y.transpose(1, 2).reshape(y.shape[0], y.shape[2], embed_dim)
     return F.linear(y, out_weight, out_bias).transpose(0, 1), None
 

@@ -182,7 +182,8 @@ def softmax(z: Values) -> Values:
         return [Fraction(v) for v in s]
     errors = [v.error if isinstance(v, Running) else 0.0 for v in z]
     mean = sum(p * e for p, e in zip(s, errors))
-    return [Running(p, p * (e + mean + 4 * len(s) + 8)) for p, e in zip(s, errors)]
+    made: list[Any] = [Running(p, p * (e + mean + 4 * len(s) + 8)) for p, e in zip(s, errors)]
+    return made
 
 
 def inverse_root(v: Any) -> Any:
@@ -418,11 +419,11 @@ class Unrolled:
             found.append(({i: w if i < d else k * w for i, w in row.items()}, b + k * own))
         return found
 
-    def _walk(self, x: Values) -> tuple[list[tuple[int, dict, dict]], dict[str, Values]]:
+    def _walk(self, x: Values) -> tuple[list[tuple[int, dict, dict | None]], dict[str, Values]]:
         given = self._inputs(x)
         length, d = self.shapes[0]
         state = {name: given[name] for name in self.layer.states}
-        steps = []
+        steps: list[tuple[int, dict, dict | None]] = []
         for t in range(length)[::-1] if self.layer.reverse else range(length):
             if "mask" in given and not float(given["mask"][t]):
                 steps.append((t, state, None))
@@ -573,7 +574,7 @@ def _matmul(layer: Any, a: Shape, b: Shape) -> tuple[Any, Shape]:
     inner = a[-1]
     out = (*lead, a[-2], b[-2] if layer.transposed else b[-1])
 
-    def unit(shape: Shape, at: tuple, i: int, j: int) -> int:
+    def unit(shape: Shape, at: list[int], i: int, j: int) -> int:
         return flat_index((*(p if n > 1 else 0 for p, n in zip(at, shape)), i, j), shape)
 
     pairs: list[list[tuple[int, int]]] = []
@@ -616,7 +617,7 @@ def _sample_norm(layer: Any, shape: Shape) -> tuple[Any, Shape]:
     axes = {a % len(shape) for a in layer.axes}
     groups: dict[tuple, list[int]] = {}
     places: list[int] = []
-    view = [n if a in axes else 1 for a, n in enumerate(shape)]
+    view = tuple(n if a in axes else 1 for a, n in enumerate(shape))
     for n, at in enumerate(positions(shape)):
         groups.setdefault(tuple(p for a, p in enumerate(at) if a not in axes), []).append(n)
         places.append(flat_index([p if a in axes else 0 for a, p in enumerate(at)], view))
@@ -625,7 +626,8 @@ def _sample_norm(layer: Any, shape: Shape) -> tuple[Any, Shape]:
         value = getattr(layer, name, None)
         flat = None if value is None else tensor(value.reshape(-1)).values
         learned.append([default if flat is None else flat[p] for p in places])
-    return SampleNorm(list(groups.values()), *learned, Fraction(layer.eps), layer.centred), shape
+    gamma, beta = learned
+    return SampleNorm(list(groups.values()), gamma, beta, Fraction(layer.eps), layer.centred), shape
 
 
 def _embedding(layer: Any, shape: Shape) -> tuple[Any, Shape]:
