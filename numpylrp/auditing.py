@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import h5py  # type: ignore
@@ -31,10 +32,11 @@ import numpy as np
 
 from .explanation import Explanation, explain
 from .files import whole
-from .layers import Linear, Recurrent, Threshold, ZeroPadding
+from .fusion import fuse
+from .layers import Diagonal, Linear, Recurrent, Threshold, ZeroPadding
 from .network import Network
 from .nonlinear import Inner, Nonlinear, Uniform
-from .rules import AlphaBeta, Pass, Rule, divide
+from .rules import AlphaBeta, Flat, Pass, Rule, WSquare, ZBox, divide
 from .text import aligned
 
 SINKS = ("bias", "epsilon", "dropped", "rule", "padding", "state")
@@ -78,6 +80,12 @@ class Row:
         The worst unit: "explodes" and "flips", each (sample, unit, received, sent, what the bias took).
     words : str
         What holds for the rule, whatever the numbers.
+    absorber : str
+        What absorbs relevance as a bias does.
+    by_weights : bool
+        Whether the rule looks at weights, not at contributions.
+    passes : str
+        What to know where relevance passes normalization unchanged.
     """
 
     name: str
@@ -96,6 +104,9 @@ class Row:
     taken: dict[str, np.ndarray] = field(default_factory=dict)
     spots: dict[str, tuple] = field(default_factory=dict)
     words: str = ""
+    absorber: str = "the bias"
+    by_weights: bool = False
+    passes: str = ""
 
     @property
     def rounding(self) -> np.ndarray:
@@ -219,7 +230,7 @@ def audit(network: Network, x: Any, target: Any = None, **options: Any) -> Audit
     <BLANKLINE>
     fc2: the bias absorbs 14 % of what it receives.
     """
-    watched = _Watch()
+    watched = _Watch(network)
     explanation = explain(network, x, target, watch=watched, **options)
     sums = {name: step.sent for name, step in explanation.steps.items() if step.kind == "Input"}
     note = ""
@@ -262,8 +273,16 @@ def _sums(R: np.ndarray) -> np.ndarray:
 class _Watch:
     """Follows a walk and makes a row of each layer."""
 
-    def __init__(self) -> None:
-        self.rows: dict[str, Row] = {}
+    def __init__(self, network: Network) -> None:
+        self.network, self.rows = network, dict[str, Row]()
+
+    @cached_property
+    def fused(self) -> set[str]:
+        """The layers that fusing would do away with."""
+        return {entry.name for entry in fuse(self.network, probe=0)[1].entries if entry.done}
+
+    def advice(self, name: str) -> str:
+        return "; fusing it is exact" if name in self.fused else ""
 
     def __call__(self, node: Any, rule: Any, x: Any, y: np.ndarray, R: np.ndarray, R_x: Any) -> None:
         layer = node.layer
@@ -297,10 +316,14 @@ class _Watch:
         elif isinstance(layer, Threshold):
             row.sinks["bias"] = row.received - row.sent
             row.taken["bias"] = row.absolute_received - row.absolute_sent
+            row.absorber = "what is at its threshold, constant as a bias,"
         elif isinstance(layer, ZeroPadding):
             row.sinks["padding"] = row.received - row.sent
         else:
             row.sinks["rule"] = _but_for_rounding(row)
+        row.by_weights = isinstance(rule, (WSquare, Flat, ZBox))
+        if isinstance(layer, Diagonal) and isinstance(rule, Pass):
+            row.passes = f"relevance passes normalization as if it were not there{self.advice(node.name)}"
         self.rows[node.name] = _both(self.rows[node.name], row) if node.name in self.rows else row
 
 
@@ -391,68 +414,77 @@ def _causes(row: Row) -> list[str]:
     if not received:
         return []
 
-    def part(values: np.ndarray) -> float:
-        return float(values.sum()) / received
+    def part(values: Any) -> float:
+        return 0.0 if values is None else float(np.sum(values)) / received
 
-    texts = []
-    who = "what is at its threshold, constant as a bias," if row.kind == "Threshold" else "the bias"
+    texts = (*_absorbed(row, part), *_from_the_rule(row, part), *_turned(row, part))
+    return [f"{row.name}: {text}" for text in texts]
+
+
+def _absorbed(row: Row, part: Callable[[Any], float]) -> Iterator[str]:
+    """What went elsewhere than to the inputs."""
     for key, verb in (("bias", "absorbs"), ("bias adds", "adds")):
-        taken = part(row.taken[key]) if key in row.taken else 0.0
+        taken = part(row.taken.get(key))
         if NOTABLE <= taken < 100:
-            texts.append(f"{who} {verb} {_percent(taken)} of what it receives.")
+            yield f"{row.absorber} {verb} {_percent(taken)} of what it receives."
         elif taken >= 100:
-            texts.append(f"{who} {verb} {taken:.3g} times what it receives.")
-    epsilon = part(row.taken["epsilon"]) if "epsilon" in row.taken else 0.0
+            yield f"{row.absorber} {verb} {taken:.3g} times what it receives."
+    epsilon = part(row.taken.get("epsilon"))
     if epsilon >= NOTABLE:
-        texts.append(f"epsilon absorbs {_percent(epsilon)} of what it receives.")
+        yield f"epsilon absorbs {_percent(epsilon)} of what it receives."
     dropped = part(np.abs(row.sinks["dropped"]))
     if dropped >= NOTABLE:
-        texts.append(
+        yield (
             f"{_percent(dropped)} of what it receives is dropped: it lies on outputs whose denominator is 0, "
             "since nothing contributes by this rule, or all that does cancels."
         )
     padding = part(np.abs(row.sinks["padding"]))
     if padding:
-        texts.append(f"{_percent(padding)} of what it receives lies on the zeros around the image.")
+        yield f"{_percent(padding)} of what it receives lies on the zeros around the image."
+
+
+def _from_the_rule(row: Row, part: Callable[[Any], float]) -> Iterator[str]:
+    """What the rule itself does, whatever absorbs."""
     for mark, missing, effect in (
         ("-", "inhibitory", "alpha scaling multiplies it by alpha"),
         ("+", "excitatory", "it is multiplied by -beta, or dropped where beta is 0"),
     ):
-        lone = part(row.lone[mark]) if mark in row.lone else 0.0
+        lone = part(row.lone.get(mark))
         if lone >= NOTABLE:
             where = "" if lone > 0.999 else f" for {_percent(lone)} of what it receives"
-            texts.append(f"no {missing} contributions{where}: {effect}.")
+            yield f"no {missing} contributions{where}: {effect}."
     made = part(row.sinks["rule"])
     if abs(made) >= NOTABLE and not row.lone:
-        texts.append(f"the rule itself {'takes' if made > 0 else 'makes'} {_percent(abs(made))}.")
+        yield f"the rule itself {'takes' if made > 0 else 'makes'} {_percent(abs(made))}."
     state = part(row.sinks["state"])
     if abs(state) >= NOTABLE:
         sign = "minus " * (state < 0)
-        texts.append(f"its initial states get {sign}{_percent(abs(state))} of what it receives.")
+        yield f"its initial states get {sign}{_percent(abs(state))} of what it receives."
     if row.words and (abs(made) >= NOTABLE or row.words == Uniform.words):
-        texts.append(f"{row.words}.")
+        yield f"{row.words}."
     zeros = float(row.onto_zeros.sum()) / max(float(row.absolute_sent.sum()), 1e-300)
-    if zeros >= NOTABLE and row.rule.startswith(("WSquare", "Flat", "ZBox")):
-        texts.append(
-            f"{_percent(zeros)} of what it sends goes to inputs that are 0: the rule looks at weights."
-        )
-    if row.kind == "BatchNorm" and row.rule == str(Pass()):
-        texts.append("relevance passes normalization as if it were not there; fusing it is exact.")
+    if zeros >= NOTABLE and row.by_weights:
+        yield f"{_percent(zeros)} of what it sends goes to inputs that are 0: the rule looks at weights."
+    if row.passes:
+        yield f"{row.passes}."
+
+
+def _turned(row: Row, part: Callable[[Any], float]) -> Iterator[str]:
+    """Where relevance grows, or changes its sign."""
     growth = row.absolute_sent / np.maximum(row.absolute_received, 1e-300)
     if growth.max() > EXPLODES:
         text = f"relevance explodes, up to {growth.max():.3g} times in absolute value"
         if "explodes" in row.spots:
             sample, unit, before, after, _ = row.spots["explodes"]
             text += f"; most at unit {unit} of sample {sample}: {abs(before):.3g} becomes {after:.3g}"
-        texts.append(f"{text}. What adds up to the denominator cancels: it is small beside its parts.")
-    flipped = 0.0 if row.flipped is None else part(row.flipped)
+        yield f"{text}. What adds up to the denominator cancels: it is small beside its parts."
+    flipped = part(row.flipped)
     if flipped >= NOTABLE:
         sample, unit, before, after, bias = row.spots["flips"]
         why = "The bias outweighs the contributions." if abs(bias) >= abs(before) else ""
         if not why and row.lone:
             why = "What inhibits gets relevance of the other sign, and here little excites."
-        texts.append(
+        yield (
             f"the sign turns for {_percent(flipped)} of what it receives; most at unit {unit} of sample "
             f"{sample}: {before:.3g} becomes {after:.3g}. {why}".rstrip()
         )
-    return [f"{row.name}: {text}" for text in texts]

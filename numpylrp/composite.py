@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .errors import LRPError
-from .layers import KINDS, Affine, BatchNorm, Layer
+from .layers import KINDS, BatchNorm, Diagonal, Layer, kind_of
 from .network import Network, Node
 from .nonlinear import Bilinear, Gated, Nonlinear, SoftmaxTaylor, Uniform, accepts
 from .rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
@@ -30,7 +30,7 @@ class Composite:
         - ``"first"`` or ``"last"``: the dense and convolutional layers that no other such layer
           comes before, or after
         - a family: "dense", "conv", "pool", "norm", "merge", "recurrent"
-        - a kind: ``"Conv2D"``, or the class
+        - a kind: ``"Conv2D"``, or the class; a class of your own is of the kind that it inherits from
         - the name of a layer, with wildcards as in ``"block1_*"``
         - a position in the network, counted from 0 (or from the end, -1)
         - a function of (network, node) that says yes or no
@@ -116,7 +116,8 @@ def _test(what: Any, network: Network) -> Callable[[Node], bool]:
     if isinstance(what, str) and what in KINDS:
         what = KINDS[what]
     if isinstance(what, type) and issubclass(what, Layer):
-        return lambda node: type(node.layer) is what
+        known = KINDS.get(what.__name__) is what
+        return lambda node: kind_of(node.layer) is what if known else isinstance(node.layer, what)
     if isinstance(what, str):
         if not any(fnmatchcase(node.name, what) for node in network.nodes):
             raise LRPError(f"the composite names {what!r}, but the network has no such layer, kind or family")
@@ -154,10 +155,10 @@ def boxes(network: Network, low: Any = None, high: Any = None) -> list[tuple[Cal
     """
     low, high = input_range(network, low, high)
     first = sorted(_ends(network, False))
-    return [(_named(name), ZBox(*_bounds(network, name, low, high))) for name in first]
+    return [(one_layer(name), ZBox(*_bounds(network, name, low, high))) for name in first]
 
 
-def _named(name: str) -> Callable[[Network, Node], bool]:
+def one_layer(name: str) -> Callable[[Network, Node], bool]:
     """Match one layer, whose name may also be that of a family or have characters of a wildcard."""
     return lambda network, node: node.name == name
 
@@ -181,11 +182,10 @@ def _bounds(network: Network, name: str, low: Any, high: Any) -> tuple[Any, Any]
 
     low, high = sample(low), sample(high)
     for node in reversed(path):
-        kind = type(node.layer)
-        if node.layer.family != "shape" and kind not in (Affine, BatchNorm):
+        if node.layer.family != "shape" and not isinstance(node.layer, Diagonal):
             raise LRPError(
                 f"the bounds of the z^B rule can't be followed through layer {node.name!r} "
-                f"({kind.__name__}): give the layer after it a ZBox rule of its own"
+                f"({type(node.layer).__name__}): give the layer after it a ZBox rule of its own"
             )
         ends = node.layer.forward(low), node.layer.forward(high)
         low, high = np.minimum(*ends), np.maximum(*ends)
@@ -193,14 +193,11 @@ def _bounds(network: Network, name: str, low: Any, high: Any) -> tuple[Any, Any]
     return (float(low.flat[0]), float(high.flat[0])) if one else (low[0], high[0])
 
 
-def _depth(fraction: float) -> Callable[[Network, Node], bool]:
+def _lower(network: Network, fraction: float) -> Callable[[Network, Node], bool]:
     """Match the convolutions in the lower part of the network."""
-
-    def test(network: Network, node: Node) -> bool:
-        convs = [n.name for n in network.nodes if n.layer.family == "conv"]
-        return node.name in convs[: round(fraction * len(convs) + 0.499)]
-
-    return test
+    convs = [n.name for n in network.nodes if n.layer.family == "conv"]
+    lower = set(convs[: round(fraction * len(convs) + 0.499)])
+    return lambda network, node: node.name in lower
 
 
 def epsilon(network: Network, epsilon: float = 1e-6) -> Composite:
@@ -263,10 +260,9 @@ def lrp_overview(
     return Composite(
         [
             *boxes(network, low, high),
-            (_depth(0.5), Gamma(gamma, epsilon=1e-9)),
+            (_lower(network, 0.5), Gamma(gamma, epsilon=1e-9)),
             ("conv", Epsilon(epsilon, relative=True)),
             ("dense", Epsilon(0.0)),
-            ("norm", Epsilon(1e-9)),
         ],
         Epsilon(1e-9),
     )
@@ -320,6 +316,30 @@ PRESETS: dict[str, Callable[..., Composite]] = {
     "lstm": lstm,
 }
 """The presets by name: functions of a network, and of what the preset leaves open."""
+
+
+def standardizations(network: Network) -> list[str]:
+    """The diagonal layers in front of the network: only moves and other diagonal layers lie before them.
+
+    They rescale what the user gives to the layers after them, (x - mean) / std and the like. Batch
+    normalization, which `explain` treats as it is told to, is none of them.
+    """
+    in_front = set(network.inputs)
+    for node in network.nodes:
+        moves = node.layer.family == "shape" or isinstance(node.layer, Diagonal)
+        if moves and in_front.issuperset(node.inputs):
+            in_front.add(node.name)
+    if in_front.issuperset(network.outputs):
+        return []
+    found = (n for n in network.nodes if n.name in in_front and isinstance(n.layer, Diagonal))
+    return [node.name for node in found if kind_of(node.layer) is not BatchNorm]
+
+
+def named_layers(what: Any, network: Network) -> set[str]:
+    """The layers that a composite gives a rule by their own name."""
+    entries = what.entries if isinstance(what, Composite) else ()
+    names = {name for name, _ in entries if isinstance(name, str)}
+    return {name for name in names if name in network} - {*FAMILIES, *KINDS, "first", "last"}
 
 
 def find_composite(what: Any, network: Network, **options: Any) -> Composite:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .composite import Composite, find_composite
+from .composite import Composite, find_composite, named_layers, one_layer, standardizations
 from .errors import LRPError, lookup
 from .fusion import fused_once
 from .layers import Sigmoid, Softmax, Transpose
@@ -19,17 +19,40 @@ NORMALIZATION = {
     "identity": (("BatchNorm", Pass()),),
     "abs-z": (("BatchNorm", AbsZ()),),
 }
-"""How batch normalization can be treated: entries of a composite; "fused" also changes the network."""
+"""The treatments of normalization, as entries of a composite; "fused" also changes the network:
+
+fused
+    an equivalent network without normalization layers, where that is exact (`numpylrp.fuse`)
+linear
+    batch normalization is a linear layer, ``y = g x + s``, under the composite's rule
+identity
+    relevance passes batch normalization unchanged
+abs-z
+    batch normalization takes the rule `numpylrp.rules.AbsZ` (Hui and Binder 2019)
+
+Under each of them relevance passes what standardizes the input, (x - mean) / std, unchanged where it is not
+fused: a rule would divide by pixels that are near the mean.
+"""
 
 
 def prepared(
     network: Network, composite: Any, normalization: str = "fused", **options: Any
 ) -> tuple[Network, Composite]:
-    """The network and the composite that `explain` walks with."""
+    """The network and the composite that `explain` walks with.
+
+    A layer that the composite gives a rule by its own name is not fused. What standardizes the input is
+    passed, but where an entry of a composite of the user's own gives it a rule.
+    """
     entries = lookup(NORMALIZATION, normalization, "normalization")
     if normalization == "fused":
-        network = fused_once(network)
-    return network, find_composite(composite, network, **options).preceded(*entries)
+        network = fused_once(network, named_layers(composite, network))
+    passed = [(one_layer(name), Pass()) for name in standardizations(network)]
+    chosen = find_composite(composite, network, **options)
+    if isinstance(composite, Composite):
+        chosen = Composite((*chosen.entries, *passed), chosen.default)
+    else:
+        chosen = chosen.preceded(*passed)
+    return network, chosen.preceded(*entries)
 
 
 def start_of(network: Network, output: str | None, seed: Any) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from strategies import linear_layers, numbers, sample, seeds
 
-from numpylrp import Network, explain, save
+from numpylrp import Network, explain, fuse, save
 from numpylrp.auditing import SINKS, audit, combined
 from numpylrp.cli import main
 from numpylrp.composite import Composite
@@ -23,7 +23,9 @@ from numpylrp.layers import (
     Conv2D,
     Dense,
     Flatten,
+    GlobalAveragePool,
     LayerNorm,
+    LeakyReLU,
     MaxPool2D,
     Multiply,
     ReLU,
@@ -278,3 +280,22 @@ def test_on_the_command_line(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("sample 3")
     assert main([*args, "--sample", "70"]) == 1
     assert main([*args, "--dataset", "nothing"]) == 1
+
+
+def test_fusing_is_called_exact_only_where_fuse_does_it():
+    rng = np.random.default_rng(0)
+    norm = BatchNorm([2.0, -1.0], [1.0, 0.5], [0.0, 1.0], [1.0, 4.0])
+    conv = Conv2D(rng.standard_normal((2, 2, 1, 1)))
+    x = rng.standard_normal((1, 2, 3, 3))
+    for activation, exact in ((ReLU(), True), (LeakyReLU(), False)):
+        layers = [
+            ("in", ReLU()),
+            ("bn", norm),
+            ("act", activation),
+            ("conv", conv),
+            ("gap", GlobalAveragePool()),
+        ]
+        net = Network(layers, (2, 3, 3))
+        causes = audit(net, x, 0, normalization="identity").causes()
+        (text,) = [c for c in causes if c.startswith("bn: ") and "as if it were not there" in c]
+        assert text.endswith("; fusing it is exact.") == exact == fuse(net)[1].exact

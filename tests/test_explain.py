@@ -457,9 +457,12 @@ def test_bounds_of_the_box_follow_preprocessing():
     assert_allclose(rule.low, low)
     assert_allclose(rule.high, high)
     x = r.uniform(0, 255, (2, 3, 4, 2))
-    e = explain(network, x, 1, composite="epsilon-gamma-box", trace=["conv"])
+    box = {"composite": "epsilon-gamma-box"}
+    e = explain(network, x, 1, **box, trace=["conv"], normalization="linear")
     by_hand = network["conv"].relprop(e["conv"]["R"], e["conv"]["x"], e["conv"]["y"], ZBox(low, high))
     assert_allclose(e["conv"]["R_x"], by_hand, rtol=1e-12)
+    fused = explain(network, x, 1, **box).relevance  # x - low is rescaled as x is: the same shares
+    assert_allclose(fused, e.relevance, rtol=1e-9, atol=1e-12 * abs(fused).max())
     entries = [(n.name, n.layer, n.inputs) for n in network.nodes[:2]]
     other = Network(
         [*entries, ("tanh", Tanh()), ("conv", network["conv"])], (3, 4, 2), metadata=network.metadata

@@ -532,7 +532,7 @@ REFUSED = {
     "by position, after a convolution": (
         [conv(r, 3, 2), Flatten(), bn(r, 2 * 4 * 7), Sigmoid()],
         IMAGE,
-        "varies over the positions of a channel",
+        "varies along an axis that a convolution shares weights over",
     ),
     "along the width": (
         [bn(r, 8, 2), conv(r, 3, 2)],

@@ -469,4 +469,7 @@ def test_parameters_are_constant():
 
 
 def test_every_kind_of_layer_is_exported():
-    assert set(L.__all__) == {*L.KINDS, "KINDS", "Activation", "Layer", "Linear", "Ruled"}
+    assert set(L.__all__) == {
+        *L.KINDS,
+        *("KINDS", "kind_of", "Activation", "Diagonal", "Layer", "Linear", "Ruled", "Scaled"),
+    }

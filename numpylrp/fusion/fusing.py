@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import weakref
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from .. import layers as L
 from ..errors import LRPError
-from ..layers.base import Layer
 from ..network import Network, Node
 from ..text import aligned
-from .after import through
+from .after import move
 from .before import into
+from .draft import Draft
 from .pending import NotExact, Pending
 
 DENSE_WARNING = """\
@@ -28,7 +28,7 @@ with another composite, and if you can train again, normalize convolutions only.
 
 @dataclass(frozen=True)
 class Fused:
-    """What became of one normalization layer.
+    """What became of one layer that has a scale and shift: a batch normalization, a bias added, and so on.
 
     Attributes
     ----------
@@ -38,13 +38,13 @@ class Fused:
     done : bool
         Whether it is gone.
     identity : str
-        How: "into the layers before", "into the layers after".
+        How: "into the layers before", "into the layers after", "into the sum".
     into : tuple of str
         The layers that its scale and shift went into.
     reason : str
         Why it stays.
     difference : float or None
-        Largest |difference| of the network's outputs that fusing this layer made, on probe inputs.
+        Largest |difference| that fusing this layer made, on probe inputs, where both networks agree again.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Fused:
 
 @dataclass(frozen=True)
 class Report:
-    """What `fuse` did, one entry for each normalization layer."""
+    """What `fuse` did, one entry for each layer that has a scale and shift."""
 
     entries: tuple[Fused, ...]
     difference: float | None = None
@@ -87,11 +87,13 @@ class Report:
 def fuse(network: Network, names: Any = None, probe: int = 2) -> tuple[Network, Report]:
     """An equivalent network without normalization layers, where that can be had exactly.
 
-    Each batch normalization, ``y = g x + s`` with ``g = gamma / sqrt(variance + eps)`` and
-    ``s = beta - g mean``, goes into the linear layers before it, or else after it (Guillemot et al.
-    2020, and the identities at the top of `numpylrp.fusion.before` and `numpylrp.fusion.after`). The
-    learned scale and shift of LayerNorm, GroupNorm, InstanceNorm and RMSNorm go into the layers
-    after them; the rest of these depends on the sample and stays. The argument is not changed.
+    Each `Diagonal` layer ``y = g x + s`` (batch normalization, with ``g = gamma / sqrt(variance + eps)``
+    and ``s = beta - g mean``; a scale or bias that stands alone; standardized inputs) goes into the linear
+    layers before it, or else after it (Guillemot et al. 2020, and the identities at the top of
+    `numpylrp.fusion.before` and `numpylrp.fusion.after`). A sum of such layers of one tensor,
+    ``BN(x) + x``, is one of them. The learned scale and shift of LayerNorm, GroupNorm, InstanceNorm and
+    RMSNorm go into the layers after them; the rest of these depends on the sample and stays. The argument
+    is not changed.
 
     Parameters
     ----------
@@ -128,102 +130,146 @@ def fuse(network: Network, names: Any = None, probe: int = 2) -> tuple[Network, 
     """
     wanted = [names] if isinstance(names, str) else names
     for name in wanted or ():
-        if not _normalizes(network[name]):
+        if not _normalizes(network, name):
             raise LRPError(f"layer {name!r} ({type(network[name]).__name__}) is no normalization to fuse")
-    fused, entries = network, []
-    todo = [n for n in network.nodes if _normalizes(n.layer) and (wanted is None or n.name in wanted)]
-    x = probe_inputs(network, probe) if probe and todo else None
-    first = last = None if x is None else _outputs(network, x)
-    for node in todo:
-        entry = Fused(node.name, type(node.layer).__name__, _position(network, node), False)
+    return _fused(network, scaled_layers(network) if wanted is None else list(wanted), wanted or (), probe)
+
+
+def _fused(network: Network, todo: list[str], needed: Collection[str], probe: int) -> tuple[Network, Report]:
+    """`fuse` for the layers `todo`, of which `needed` must go."""
+    draft = Draft(network)
+    probes = _Probes(network, probe if todo else 0)
+    entries = _sums(draft, todo, probes)
+    sums = {name for entry in entries.values() for name in entry.into}
+    for name in draft.in_order({*todo, *sums} - set(entries)):
+        entry = Fused(name, type(network[name]).__name__, _position(network, network.node(name)), False)
         try:
-            fused, identity, where = _one(fused, node.name)
-            entry = dataclasses.replace(entry, done=True, identity=identity, into=where)
+            entry = replace(entry, done=True, **_one(draft, name, probes))
         except NotExact as reason:
-            if wanted is not None:
-                raise NotExact(f"layer {node.name!r} can't be fused exactly: {reason}") from None
-            entry = dataclasses.replace(entry, reason=str(reason))
-        if entry.done and x is not None:
-            now = _outputs(fused, x)
-            entry, last = dataclasses.replace(entry, difference=_difference(last, now)), now
-        entries.append(entry)
+            if name in needed:
+                raise NotExact(f"layer {name!r} can't be fused exactly: {reason}") from None
+            entry = replace(entry, reason=str(reason))
+        entries[name] = entry
     warnings = (DENSE_WARNING,) if _normalized_dense(network) else ()
-    return fused, Report(tuple(entries), None if x is None else _difference(first, last), warnings)
+    fused = draft.finished() if any(entry.done for entry in entries.values()) else network
+    ordered = tuple(entries[name] for name in draft.in_order(entries))
+    return fused, Report(ordered, probes.difference(fused), warnings)
 
 
-def _normalizes(layer: Layer) -> bool:
-    learned = [layer.arrays().get(name) for name in ("gamma", "beta")] if hasattr(layer, "learned") else []
-    return isinstance(layer, L.BatchNorm) or any(a is not None for a in learned)
+def _normalizes(network: Network, name: str) -> bool:
+    layer = network[name]
+    return isinstance(layer, L.Scaled) and layer.learned(network.shapes[name]) is not None
 
 
-def _one(network: Network, name: str) -> tuple[Network, str, tuple[str, ...]]:
-    """The network without one normalization, how that was done and where it went."""
-    node = network.node(name)
-    layer, rank = node.layer, len(network.shapes[name])
-    if isinstance(layer, (L.BatchNorm, L.Affine)):  # Affine: two normalizations in a row, made one
-        g, s = (np.broadcast_to(a, _size(network, node)) for a in layer.scale_and_shift())
-        axis, left_over = layer.axis % rank, None
-        pending = Pending.channels(g, s, axis, rank)
+def scaled_layers(network: Network) -> list[str]:
+    """The names of the layers that have a scale and shift to fuse, in order."""
+    return [node.name for node in network.nodes if _normalizes(network, node.name)]
+
+
+def _one(draft: Draft, name: str, probes: _Probes) -> dict[str, Any]:
+    """Fuse one layer: how that was done, where it went, and the difference it made."""
+    layer, source = draft.layers[name], draft.inputs[name][0]
+    pending = Pending.of(*layer.learned(draft.shapes[name]))
+    left_over = layer.without_learned()
+    why: Any = "its statistics come from the sample"
+    if left_over is None:
         try:
-            changes = into(network, node.inputs[0], name, g, s, axis)
+            moved = into(draft, source, name, pending)
         except NotExact as reason:
-            why = str(reason)
+            why = reason
         else:
-            return _rebuilt(network, changes, name, None), "into the layers before", tuple(changes)
-    else:
-        pending = Pending(*layer.learned(network.shapes[name]), ((0, 0),) * rank)
-        left_over = layer.without_learned()
-        why = "its statistics come from the sample"
+            draft.change(moved.changes)
+            difference = probes.agree(draft, moved.passed, {source: name})
+            draft.remove(name)
+            return {
+                "identity": "into the layers before",
+                "into": tuple(moved.absorbed),
+                "difference": difference,
+            }
     try:
-        changes, absorbed = _moved_after(network, name, pending)
+        moved = move(draft, name, pending)
     except NotExact as reason:
         raise NotExact(f"before: {why}; after: {reason}") from None
-    return _rebuilt(network, changes, name, left_over), "into the layers after", absorbed
+    draft.change({**moved.changes, name: L.Identity() if left_over is None else left_over})
+    difference = probes.agree(draft, [name, *moved.passed], {n: n for n in moved.absorbed})
+    if left_over is None:
+        draft.remove(name)
+    return {"identity": "into the layers after", "into": tuple(moved.absorbed), "difference": difference}
 
 
-def _size(network: Network, node: Node) -> int:
-    size = network.shapes[node.name][node.layer.axis]
-    return len(node.layer.scale_and_shift()[0]) if size is None else size
-
-
-def _moved_after(network: Network, name: str, start: Pending) -> tuple[dict[str, Layer], tuple[str, ...]]:
-    """Move what is pending at a tensor through all that reads it."""
-    pending = {name: start}
-    changes: dict[str, Layer] = {}
-    absorbed = []
+def _sums(draft: Draft, names: Iterable[str], probes: _Probes) -> dict[str, Fused]:
+    """Make one diagonal layer of each sum of such layers of one tensor: ``BN(x) + x = (g + 1) x + s``."""
+    network, allowed = draft.network, set(names)
+    entries: dict[str, Fused] = {}
     for node in network.nodes:
-        given = [pending.get(source) for source in node.inputs]
-        if node.name == name or all(p is None for p in given):
+        if not isinstance(node.layer, L.Add):
             continue
-        shapes = [network.shapes[source] for source in node.inputs]
-        try:
-            changes[node.name], left_over = through(node.layer, given, shapes)
-        except NotExact as reason:
-            raise NotExact(f"{node.name!r}: {reason}") from None
-        if left_over is None:
-            absorbed.append(node.name)
-        else:
-            pending[node.name] = left_over
-    for output in network.outputs:
-        if output in pending:
-            raise NotExact(f"{output!r} is an output, and nothing linear lies between")
-    return {k: v for k, v in changes.items() if v is not network[k]}, tuple(absorbed)
+        branches = [_diagonal_of(draft, source, allowed) for source in draft.inputs[node.name]]
+        root, through = branches[0].root, [name for branch in branches for name in branch.through]
+        if not through or any(branch.root != root for branch in branches):
+            continue
+        weights = node.layer._weights(len(branches))
+        g = sum(w * branch.g for w, branch in zip(weights, branches))
+        s = sum(w * branch.s for w, branch in zip(weights, branches))
+        p = Pending.of(*np.broadcast_arrays(g, s)).reduced()
+        along = [axis for axis in range(p.rank) if p.varies(axis)]
+        if len(along) > 1:
+            continue
+        draft.change({node.name: L.Affine(p.g.ravel(), p.s.ravel(), along[0] if along else 0)})
+        draft.reads(node.name, (root,))
+        difference = probes.agree(draft, [node.name], {node.name: node.name})
+        for name in through:
+            position, kind = _position(network, network.node(name)), type(network[name]).__name__
+            entries[name] = Fused(name, kind, position, True, "into the sum", (node.name,), "", difference)
+    return entries
 
 
-def _rebuilt(network: Network, changes: dict[str, Layer], name: str, left_over: Layer | None) -> Network:
-    """The network with layers changed, and one replaced by what is left of it or taken out."""
-    source = network.node(name).inputs[0]
-    keep = name in network.outputs or left_over is not None
-    layers = []
-    for node in network.nodes:
-        layer = changes.get(node.name, node.layer)
-        if node.name == name:
-            if not keep:
-                continue
-            layer = left_over or L.Identity()
-        reads = node.inputs if keep else tuple(source if n == name else n for n in node.inputs)
-        layers.append((node.name, layer.astype(network.dtype), reads))
-    return network.rebuilt(layers)
+@dataclass(frozen=True)
+class _Branch:
+    """A tensor as ``g root + s``, and the layers between."""
+
+    root: str
+    g: np.ndarray
+    s: np.ndarray
+    through: tuple[str, ...]
+
+
+def _diagonal_of(draft: Draft, name: str, allowed: Collection[str]) -> _Branch:
+    """A tensor as what diagonal layers, which nothing else reads, make of another."""
+    g, s, through = np.ones((1,) * (rank := len(draft.shapes[name]))), np.zeros((1,) * rank), []
+    while name in allowed and len(draft.readers[name]) == 1 and name not in draft.outputs:
+        layer = draft.layers[name]
+        if not isinstance(layer, L.Diagonal):
+            break
+        scale, shift = layer.learned(draft.shapes[name])
+        g, s = g * scale, g * shift + s
+        through.append(name)
+        (name,) = draft.inputs[name]
+    return _Branch(name, g, s, tuple(through))
+
+
+class _Probes:
+    """Activations of the draft for random inputs, if there are any, kept up to date as it changes."""
+
+    def __init__(self, network: Network, count: int) -> None:
+        self.inputs = probe_inputs(network, count) if count else None
+        self.values = {} if self.inputs is None else network.astype(np.float64).record(self.inputs)
+        self.outputs = [self.values[name] for name in network.outputs] if self.inputs else []
+
+    def agree(self, draft: Draft, changed: Iterable[str], ends: dict[str, str]) -> float | None:
+        """Calculate what changed; the largest difference of the ends from the tensors that they now are."""
+        if self.inputs is None:
+            return None
+        before = {now: self.values[then] for now, then in ends.items()}
+        for name in draft.in_order(changed):
+            layer = draft.layers[name].astype(np.float64)
+            x = [self.values[source] for source in draft.inputs[name]]
+            self.values[name] = layer.forward(tuple(x) if layer.merges else x[0])
+        return _difference([self.values[name] for name in before], list(before.values()))
+
+    def difference(self, fused: Network) -> float | None:
+        """The largest difference of the outputs."""
+        return None if self.inputs is None else _difference(_outputs(fused, self.inputs), self.outputs)
 
 
 def _position(network: Network, node: Node) -> str:
@@ -273,13 +319,14 @@ def _difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
 _cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def fused_once(network: Network) -> Network:
-    """`fuse` without a report, done once for a network that lives on."""
-    if network not in _cache:
-        fused = network
-        if any(_normalizes(node.layer) for node in network.nodes):
-            fused = fuse(network, probe=0)[0]
-            fused.metadata = network.metadata  # also what is put there later
-        _cache[network] = None if fused is network else fused  # itself would keep it alive
-    fused = _cache[network]
+def fused_once(network: Network, keep: Collection[str] = ()) -> Network:
+    """`fuse` without a report, but for the layers to `keep`; done once for a network that lives on."""
+    known = _cache.setdefault(network, {})
+    key = frozenset(keep)
+    if key not in known:
+        names = [name for name in scaled_layers(network) if name not in key]
+        fused = _fused(network, names, (), 0)[0] if names else network
+        fused.metadata = network.metadata  # also what is put there later
+        known[key] = None if fused is network else fused  # itself would keep it alive
+    fused = known[key]
     return network if fused is None else fused

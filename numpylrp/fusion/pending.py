@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..errors import LRPError
-from ..layers.base import Shape
+from ..layers.base import Layer, Shape
+from ..layers.norm import Diagonal
 
 
 class NotExact(LRPError):
     """A normalization can't be fused exactly here; the message says why."""
+
+
+DEFINITION = ("forward", "relprop", "linear", "parameters")
+
+
+def by_kind(table: Mapping[type[Layer], Callable], layer: Layer) -> Callable | None:
+    """The entry of the nearest class that the layer inherits from and whose definition it keeps.
+
+    A class of a user's own that changes what the layer computes is not of the kind that it inherits from.
+    """
+    own = type(layer)
+    kind = next((kind for kind in own.__mro__ if kind in table), None)
+    if kind is None or kind is Diagonal:
+        return None if kind is None else table[kind]
+    kept = all(getattr(own, name, None) is getattr(kind, name, None) for name in DEFINITION)
+    return table[kind] if kept else None
 
 
 @dataclass(frozen=True)
@@ -31,11 +50,9 @@ class Pending:
     border: tuple[tuple[int, int], ...]
 
     @classmethod
-    def channels(cls, g: np.ndarray, s: np.ndarray, axis: int, rank: int) -> Pending:
-        """One scale and shift for each index of one axis."""
-        view = [1] * rank
-        view[axis] = -1
-        return cls(np.reshape(g, view), np.reshape(s, view), ((0, 0),) * rank)
+    def of(cls, g: np.ndarray, s: np.ndarray) -> Pending:
+        """Without zeros around."""
+        return cls(g, s, ((0, 0),) * g.ndim)
 
     @property
     def rank(self) -> int:
@@ -48,11 +65,14 @@ class Pending:
             raise NotExact(f"zero padding lies between the normalization and {what}")
         return self
 
+    def varies(self, axis: int) -> bool:
+        """Whether g or s differs along an axis."""
+        return self.g.shape[axis] > 1 or self.s.shape[axis] > 1
+
     def vectors(self, axis: int, size: int | None, what: str) -> tuple[np.ndarray, np.ndarray]:
         """Vectors g and s along one axis, if they vary along no other."""
         axis %= self.rank
-        varies = [n for n, (a, b) in enumerate(zip(self.g.shape, self.s.shape)) if a > 1 or b > 1]
-        if set(varies) - {axis}:
+        if any(self.varies(n) for n in range(self.rank) if n != axis):
             raise NotExact(f"its scale or shift varies along an axis that {what} shares weights over")
         if size is None:
             raise NotExact(f"the size of axis {axis} is free")
@@ -62,8 +82,28 @@ class Pending:
         """Arrays g and s of a sample's shape, zeros around included."""
         if None in shape:
             raise NotExact(f"the size of a sample is free ({shape})")
-        s = np.zeros(shape)
+        s = np.zeros(shape, self.s.dtype)
         inside = tuple(slice(a, n - b) for n, (a, b) in zip(shape, self.border))
         inner = tuple(n - a - b for n, (a, b) in zip(shape, self.border))
         s[inside] = np.broadcast_to(self.s, inner)
         return np.broadcast_to(self.g, shape), s
+
+    def reduced(self) -> Pending:
+        """The same with size 1 along every axis along which neither g nor s differs."""
+        g, s = self.g, self.s
+        for axis in range(self.rank):
+            firsts = [a.take([0], axis) for a in (g, s)]
+            if all((a == first).all() for a, first in zip((g, s), firsts)):
+                g, s = firsts
+        return Pending(g, s, self.border)
+
+
+def expanded(p: Pending, axis: int, size: int | None) -> Pending:
+    """The same with g and s written out along one axis."""
+    if size is None:
+        raise NotExact(f"the size of axis {axis} is free")
+
+    def repeated(a: np.ndarray) -> Any:
+        return np.broadcast_to(a, [size if n == axis else k for n, k in enumerate(a.shape)])
+
+    return Pending(repeated(p.g), repeated(p.s), p.border)

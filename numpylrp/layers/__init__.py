@@ -27,7 +27,7 @@ from .conv import Conv, Conv1D, Conv2D, Conv3D
 from .dense import Dense
 from .lrn import LRN
 from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
-from .norm import Affine, BatchNorm
+from .norm import Affine, BatchNorm, Diagonal, Scaled
 from .pool import (
     AdaptiveAveragePool,
     AveragePool1D,
@@ -45,10 +45,11 @@ from .pool import (
 )
 from .recurrent import GRU, LSTM, Recurrent, SimpleRNN
 from .sample_norm import GroupNorm, InstanceNorm, LayerNorm, RMSNorm, UnitNorm
+from .scaled_pool import ScaledPool1D, ScaledPool2D, ScaledPool3D
 from .shape import Dropout, Flatten, Identity, Reshape, Slice, Transpose, UpSampling, ZeroPadding
 from .transposed import Conv2DTranspose
 
-BASES = (Layer, Linear, Ruled, Activation, Conv, Recurrent)
+BASES = (Layer, Linear, Ruled, Activation, Conv, Recurrent, Scaled, Diagonal)
 
 KINDS: dict[str, type[Layer]] = {
     name: kind
@@ -56,6 +57,13 @@ KINDS: dict[str, type[Layer]] = {
     if isinstance(kind, type) and issubclass(kind, Layer) and kind not in BASES
 }
 """Every kind of layer by its name, as model files spell it."""
+
+
+def kind_of(layer: Layer) -> type[Layer]:
+    """The kind that a layer is, or that a user's own class inherits from; else its class."""
+    own = type(layer)
+    return next((kind for kind in own.__mro__ if KINDS.get(kind.__name__) is kind), own)
+
 
 __all__ = [
     "CELU",
@@ -82,6 +90,7 @@ __all__ = [
     "Conv2DTranspose",
     "Conv3D",
     "Dense",
+    "Diagonal",
     "Dropout",
     "Embedding",
     "Flatten",
@@ -115,6 +124,10 @@ __all__ = [
     "Reshape",
     "Rotary",
     "Ruled",
+    "Scaled",
+    "ScaledPool1D",
+    "ScaledPool2D",
+    "ScaledPool3D",
     "SiLU",
     "Sigmoid",
     "SimpleRNN",
@@ -131,4 +144,5 @@ __all__ = [
     "UnitNorm",
     "UpSampling",
     "ZeroPadding",
+    "kind_of",
 ]

@@ -8,16 +8,54 @@ from typing import ClassVar
 import numpy as np
 
 from ..errors import LRPError, ShapeError
-from .base import Linear, Shape, parameter
+from .base import Array, Layer, Linear, Ruled, Shape, parameter
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class _Diagonal(Linear):
-    """``y = weight * x + bias`` along one axis of the sample."""
+class Scaled(Ruled):
+    """A layer whose last step is ``y = g t + s`` with constants g and s, which fusing can move elsewhere."""
 
     family: ClassVar[str] = "norm"
 
-    def _check(self, names: tuple[str, ...]) -> None:
+    def learned(self, shape: Shape) -> tuple[np.ndarray, np.ndarray] | None:
+        """Scale and shift with the axes of a sample, of size 1 where they don't vary; None without them."""
+        raise NotImplementedError
+
+    def without_learned(self) -> Layer | None:
+        """The layer that gives t; None where t is the input itself."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Diagonal(Scaled, Linear):
+    """``y = g x + s`` with one g and one s for each index of one axis: a linear layer with a diagonal matrix.
+
+    A layer of one's own says what g and s are. It then takes rules and is fused like batch normalization:
+
+    >>> @dataclass(frozen=True, eq=False, repr=False)
+    ... class Decibel(Diagonal):
+    ...     '''``y = x / 10 - reference`` of each channel.'''
+    ...
+    ...     reference: np.ndarray
+    ...
+    ...     def __post_init__(self):
+    ...         self.check_vectors("reference")
+    ...
+    ...     def scale_and_shift(self):
+    ...         return np.full(1, 0.1), -self.reference
+    >>> Decibel([2.0, 3.0]).forward(np.array([[10.0, 10.0]]))
+    array([[-1., -2.]])
+
+    Attributes
+    ----------
+    axis : int
+        The axis of a sample that g and s belong to: 0, the channels, unless a class has a field ``axis``.
+    """
+
+    axis = 0
+
+    def check_vectors(self, *names: str) -> None:
+        """Make parameters vectors of one length, or of length 1, or say what is wrong with them."""
         sizes = {}
         for name in names:
             parameter(self, name, 1, optional=True)
@@ -30,11 +68,11 @@ class _Diagonal(Linear):
             raise ShapeError(f"{type(self).__name__}: axis must be an integer, not {self.axis!r}")
 
     def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
-        """The vectors g and s of ``y = g x + s``."""
+        """The vectors g and s, each with a value for each index of the axis, or one for all."""
         raise NotImplementedError
 
     def output_shape(self, shape: Shape) -> Shape:
-        size = len(self.scale_and_shift()[0])
+        size = max(map(len, self.scale_and_shift()))
         if not -len(shape) <= self.axis < len(shape):
             raise ShapeError(f"axis {self.axis} is not an axis of a sample of shape {shape}")
         if size not in (1, shape[self.axis]):
@@ -56,9 +94,15 @@ class _Diagonal(Linear):
     def adjoint(self, s, weight, shape):
         return s * weight
 
+    def learned(self, shape):
+        return self.parameters(shape)
+
+    def without_learned(self):
+        return None
+
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BatchNorm(_Diagonal):
+class BatchNorm(Diagonal):
     """Batch normalization at inference (Ioffe and Szegedy 2015), with the statistics of training.
 
     ``y = g x + s`` with ``g = gamma / sqrt(variance + eps)`` and ``s = beta - g * mean``, for each
@@ -82,10 +126,10 @@ class BatchNorm(_Diagonal):
            [3.]])
     """
 
-    gamma: np.ndarray | None
-    beta: np.ndarray | None
-    mean: np.ndarray
-    variance: np.ndarray
+    gamma: Array
+    beta: Array
+    mean: Array
+    variance: Array
     eps: float = 1e-5
     axis: int = 0
 
@@ -93,7 +137,7 @@ class BatchNorm(_Diagonal):
         for name in ("mean", "variance"):
             if getattr(self, name) is None:
                 raise ShapeError(f"BatchNorm: {name} is missing")
-        self._check(("gamma", "beta", "mean", "variance"))
+        self.check_vectors("gamma", "beta", "mean", "variance")
         if (self.variance < 0).any():
             raise LRPError(f"BatchNorm: variance has a negative value ({self.variance.min():.3g})")
         if not self.eps >= 0:
@@ -109,7 +153,7 @@ class BatchNorm(_Diagonal):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Affine(_Diagonal):
+class Affine(Diagonal):
     """``y = scale * x + shift`` along one axis: rescaled pixels, standardized features.
 
     Parameters
@@ -124,14 +168,14 @@ class Affine(_Diagonal):
     array([[0., 1.]])
     """
 
-    scale: np.ndarray
-    shift: np.ndarray
+    scale: Array
+    shift: Array
     axis: int = 0
 
     def __post_init__(self) -> None:
         for name in ("scale", "shift"):
             object.__setattr__(self, name, np.atleast_1d(getattr(self, name)))
-        self._check(("scale", "shift"))
+        self.check_vectors("scale", "shift")
 
     def scale_and_shift(self):
         return np.broadcast_arrays(self.scale, self.shift)

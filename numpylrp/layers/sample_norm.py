@@ -19,7 +19,8 @@ import numpy as np
 
 from ..errors import LRPError, ShapeError
 from ..nonlinear import AbsBeta, MeanHeld
-from .base import Layer, Ruled, Shape, parameter
+from .base import Shape, parameter
+from .norm import Scaled
 
 
 class _Held:
@@ -51,10 +52,9 @@ class _Held:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class _SampleNorm(Ruled):
+class _SampleNorm(Scaled):
     """What they share. Subclasses say over which values the statistics go."""
 
-    family: ClassVar[str] = "norm"
     own_rules: ClassVar[tuple[type, ...]] = (MeanHeld, AbsBeta)
     centred: ClassVar[bool] = True
 
@@ -88,20 +88,21 @@ class _SampleNorm(Ruled):
         gamma = np.ones((), dtype) if gamma is None else gamma.reshape(view)
         return gamma, None if beta is None else beta.reshape(view)
 
-    def learned(self, shape: Shape) -> tuple[np.ndarray, np.ndarray] | None:
-        """Gamma and beta with the axes of a sample, for fusing; None where there are none."""
-        if getattr(self, "gamma", None) is None and getattr(self, "beta", None) is None:
+    def _learned_names(self) -> list[str]:
+        return [name for name in ("gamma", "beta") if name in self.arrays()]
+
+    def learned(self, shape):
+        names = self._learned_names()
+        if not names:
             return None
-        gamma, beta = self._learned(shape, np.float64)
+        gamma, beta = self._learned(shape, self.arrays()[names[0]].dtype)
         ones = (1,) * len(shape)
         return np.broadcast_to(gamma, np.broadcast_shapes(gamma.shape, ones)), (
-            np.zeros(ones) if beta is None else beta
+            np.zeros(ones, gamma.dtype) if beta is None else beta
         )
 
-    def without_learned(self) -> Layer:
-        """The same layer with gamma 1 and beta 0."""
-        names = [name for name in ("gamma", "beta") if hasattr(self, name)]
-        return replace(self, **dict.fromkeys(names))
+    def without_learned(self):
+        return replace(self, **dict.fromkeys(self._learned_names()))
 
     def output_shape(self, shape: Shape) -> Shape:
         for axis in getattr(self, "axes", ()):

@@ -2,138 +2,261 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import singledispatch
 from typing import Any
 
-from .layers import Each, Move, Node, Pick, Rows, Threshold
-from .rules import plus
-from .tensors import ONE, ZERO, Shape, Values, flat_index, positions, size
+from .layers import Each, Move, Node, Pick, Rows, Scales, Threshold
+from .tensors import ONE, ZERO, Shape, flat_index, positions, size
+
+Pair = tuple[Any, Any]
+"""Scale and shift of one unit. A zero put around has no shift of its own (None); a unit that nothing reads
+takes any scale and shift (None, None).
+"""
+
+FREE: Pair = (None, None)
 
 
 class _Refused(Exception):
     pass
 
 
-def _by_channel(channels: list[int], g: Values, s: list) -> dict[int, tuple[Fraction, Fraction]]:
-    """Scale and shift of each channel; zeros put around (s None) have no shift of their own."""
-    found: dict[int, tuple] = {}
-    for c, f, t in zip(channels, g, s, strict=True):
-        known = found.setdefault(c, (f, t))
-        if known[1] is None:
-            known = found[c] = (known[0], t)
-        if known[0] != f or t not in (None, known[1]):
+def _by_channel(channels: list[int], pairs: Sequence[Pair]) -> dict[int, Pair]:
+    """Scale and shift of each channel."""
+    found: dict[int, Pair] = {}
+    for c, (f, t) in zip(channels, pairs, strict=True):
+        g, s = found.setdefault(c, (f, t))
+        if (None not in (f, g) and f != g) or (None not in (t, s) and t != s):
             raise _Refused("scale or shift varies within a channel")
+        found[c] = f if g is None else g, t if s is None else s
     return found
 
 
-def _into_before(
-    nodes: Mapping[str, Node], outputs: Any, name: str, reader: str, g: Values, s: Values
-) -> dict:
+def _settled(pairs: Sequence[Pair]) -> list[tuple[Fraction, Fraction]]:
+    return [(ONE if f is None else f, ZERO if t is None else t) for f, t in pairs]
+
+
+# ---------------------------------------------------------------- into the layers before
+
+
+@singledispatch
+def _ask(op: Any, node: Node, pairs: list[Pair]) -> tuple[Any, list[Pair]]:
+    """What takes the place of an op that is to give ``g y + s``, and what its inputs are to give."""
+    raise _Refused(f"nothing moves through {node.name!r} ({node.kind})")
+
+
+@_ask.register
+def _(op: Rows, node: Node, pairs: list[Pair]) -> tuple[Any, list[Pair]]:
+    if op.from_after == "absorb":
+        per = _by_channel(op.outs, pairs)
+        own = _settled([per[c] for c in op.outs])
+        rows = [{i: f * w for i, w in row.items()} for row, (f, _) in zip(op.rows, own)]
+        return replace(op, rows=rows, bias=[f * b + t for b, (f, t) in zip(op.bias, own)]), []
+    if op.from_after == "pass":
+        per = _by_channel(op.outs, pairs)
+        return op, [per[c] for c in op.ins]
+    if op.from_after == "branches":
+        own = _settled(pairs)
+        first: list[Pair] = [(f, t / row[0]) for row, (f, t) in zip([op.rows[0]] * len(own), own)]
+        return op, first + [(f, ZERO) for f, _ in own] * (len(node.inputs) - 1)
+    raise _Refused(f"nothing moves through {node.name!r} ({node.kind})")
+
+
+@_ask.register
+def _(op: Pick, node: Node, pairs: list[Pair]) -> tuple[Any, list[Pair]]:
+    if not op.ins or op.outs is None:
+        raise _Refused(f"nothing moves through {node.name!r} ({node.kind})")
+    per = _by_channel(op.outs, pairs)
+    return op.turned([f for f, _ in _settled(pairs)]), [per[c] for c in op.ins]
+
+
+@_ask.register
+def _(op: Move, node: Node, pairs: list[Pair]) -> tuple[Any, list[Pair]]:
+    if None in op.source:
+        raise _Refused(f"{node.name!r} puts zeros around, which have no shift")
+    copies = _by_channel(op.source, pairs)  # the copies of a unit are asked the same
+    return op, [copies.get(i, FREE) for i in range(sum(map(size, node.shapes)))]
+
+
+def _into_before(nodes: Mapping[str, Node], outputs: Any, name: str, reader: str, pairs: list[Pair]) -> dict:
     """What changes where tensor `name` becomes ``g t + s``."""
     if name not in nodes or name in outputs:
         raise _Refused(f"{name!r} is an input or output")
     readers = [(n.name, source) for n in nodes.values() for source in n.inputs if source == name]
     if readers != [(reader, name)]:
         raise _Refused(f"{name!r} is read twice")
-    node, op = nodes[name], nodes[name].op
-    changes: dict[str, Any] = {}
-    n = sum(map(size, node.shapes))
-    if isinstance(op, Rows) and op.from_after == "absorb":
-        _by_channel(op.outs, g, s)
-        rows = [{i: f * w for i, w in row.items()} for row, f in zip(op.rows, g)]
-        return {name: replace(op, rows=rows, bias=[f * b + t for b, f, t in zip(op.bias, g, s)])}
-    if isinstance(op, Move) and None not in op.source and sorted(op.source) == list(range(n)):
-        where = {i: j for j, i in enumerate(op.source)}
-        before = [(g[where[i]], s[where[i]]) for i in range(n)]
-    elif (isinstance(op, Pick) and op.ins) or (isinstance(op, Rows) and op.from_after == "pass"):
-        per = _by_channel(op.outs, g, s)
-        before = [per[c] for c in op.ins]
-        if isinstance(op, Pick):
-            changes[name] = op.turned(g)
-    elif isinstance(op, Rows) and op.from_after == "branches":
-        first = [(f, t / op.rows[0][0]) for f, t in zip(g, s)]
-        before = first + [(f, ZERO) for f in g] * (len(node.inputs) - 1)
-    else:
-        raise _Refused(f"nothing moves through {name!r} ({node.kind})")
-    at = 0
-    for source, shape in zip(node.inputs, node.shapes):
-        part = before[at : at + size(shape)]
+    node = nodes[name]
+    op, asked = _ask(node.op, node, pairs)
+    changes, at = {name: op}, 0
+    for source, shape in zip(node.inputs, node.shapes) if asked else ():
+        changes |= _into_before(nodes, outputs, source, name, asked[at : at + size(shape)])
         at += size(shape)
-        changes |= _into_before(nodes, outputs, source, name, [f for f, _ in part], [t for _, t in part])
     return changes
 
 
-def _varies(values: list, shape: Shape, axis: int) -> bool:
+# ---------------------------------------------------------------- into the layers after
+
+
+@singledispatch
+def _pass(op: Any, node: Node, pairs: list[Pair], whole: bool) -> tuple[Any, list[Pair] | None]:
+    """What takes the place of an op whose input is really ``g x + s``, and what is pending after it.
+
+    `whole` says whether all branches are scaled.
+    """
+    raise _Refused(f"nothing moves through {node.name!r} ({node.kind})")
+
+
+@_pass.register
+def _(op: Rows, node: Node, pairs: list[Pair], whole: bool) -> tuple[Any, list[Pair] | None]:
+    if op.from_before == "absorb":
+        _by_channel(op.ins, pairs)
+        rows = [{i: w * pairs[i][0] for i, w in row.items()} for row in op.rows]
+        bias = [sum((w * (pairs[i][1] or 0) for i, w in row.items()), b) for row, b in zip(op.rows, op.bias)]
+        return replace(op, rows=rows, bias=bias), None
+    if op.from_before == "pass":
+        per = _by_channel(op.ins, pairs)
+        return op, [(per[c][0], per[c][1] * sum(row.values())) for c, row in zip(op.outs, op.rows)]
+    if op.from_before == "branches" and whole:
+        after = []
+        for row in op.rows:
+            scales = {pairs[i][0] for i in row}
+            if len(scales) > 1:
+                raise _Refused(f"the branches of {node.name!r} differ in scale")
+            after.append((scales.pop(), sum(w * pairs[i][1] for i, w in row.items())))
+        return op, after
+    raise _Refused(f"nothing moves through {node.name!r} ({node.kind})")
+
+
+@_pass.register
+def _(op: Pick, node: Node, pairs: list[Pair], whole: bool) -> tuple[Any, list[Pair] | None]:
+    if not op.ins or op.outs is None:
+        raise _Refused(f"nothing moves through {node.name!r} ({node.kind})")
+    per = _by_channel(op.ins, pairs)
+    after = [per[c] for c in op.outs]
+    return op.turned([f for f, _ in after]), after
+
+
+@_pass.register
+def _(op: Each, node: Node, pairs: list[Pair], whole: bool) -> tuple[Any, list[Pair] | None]:
+    if not op.plain:
+        raise _Refused(f"nothing moves through {node.name!r} ({node.kind})")
+    return _pass(Threshold([ONE] * len(pairs), [ZERO] * len(pairs)), node, pairs, whole)
+
+
+@_pass.register
+def _(op: Threshold, node: Node, pairs: list[Pair], whole: bool) -> tuple[Any, list[Pair] | None]:
+    """T(g x + s) = g T'(x) + s; g = 0: the constant T(s)."""
+    sign = [s * ((f > 0) - (f < 0)) for s, (f, _) in zip(op.sign, pairs)]
+    value = [(v - t) / f if s else ZERO for v, s, (f, t) in zip(op.value, sign, pairs)]
+    at_zero = op.forward([t for _, t in pairs])
+    return Threshold(sign, value), [(f, t if f else c) for (f, t), c in zip(pairs, at_zero)]
+
+
+@_pass.register
+def _(op: Move, node: Node, pairs: list[Pair], whole: bool) -> tuple[Any, list[Pair] | None]:
+    if node.kind in ("Flatten", "Reshape"):
+        pairs = [(f, t or ZERO) for f, t in pairs]
+    own = [a for a in range(len(node.shape)) if op.edge and _varies(pairs, node.shapes[0], a)]
+    around = {  # a zero in a channel of its own is no part of another's
+        j: (ONE, ZERO) if set(axes) & set(own) else (pairs[near][0], None)
+        for j, (near, axes) in op.edge.items()
+    }
+    return op, [around[j] if i is None else pairs[i] for j, i in enumerate(op.source)]
+
+
+def _varies(values: Sequence[Pair], shape: Shape, axis: int) -> bool:
     start = [(*at[:axis], 0, *at[axis + 1 :]) for at in positions(shape)]
     return any(values[j] != values[flat_index(at, shape)] for j, at in enumerate(start))
 
 
-def _into_after(nodes: Mapping[str, Node], outputs: Any, name: str, g: Values, s: Values) -> dict:
+def _into_after(nodes: Mapping[str, Node], outputs: Any, name: str, start: list[Pair]) -> dict:
     """What changes where all that reads `name` gets t for ``g t + s``."""
-    pending: dict[str, tuple] = {name: (g, s)}
+    pending: dict[str, list[Pair]] = {name: start}
     changes: dict[str, Any] = {}
     for node in nodes.values():
         if node.name == name or not pending.keys() & set(node.inputs):
             continue
-        g, s = [], []
+        pairs: list[Pair] = []
         for source, shape in zip(node.inputs, node.shapes):
-            f, t = pending.get(source, ([ONE] * size(shape), [ZERO] * size(shape)))
-            g, s = g + f, s + t
-        op = node.op
-        if None in s and not isinstance(op, Move) and not node.kind.startswith("Conv"):
+            pairs += pending.get(source, [(ONE, ZERO)] * size(shape))
+        zeros_fit = isinstance(node.op, Move) or node.kind.startswith(("Conv", "ScaledPool"))
+        if not zeros_fit and any(t is None for _, t in pairs):
             raise _Refused(f"zeros were put around it before {node.name!r}")
-        if isinstance(op, Rows) and op.from_before == "absorb":
-            _by_channel(op.ins, g, s)
-            rows = [{i: w * g[i] for i, w in row.items()} for row in op.rows]
-            more = [sum((w * (s[i] or 0) for i, w in row.items()), b) for row, b in zip(op.rows, op.bias)]
-            changes[node.name] = replace(op, rows=rows, bias=more)
-            continue
-        if isinstance(op, Rows) and op.from_before == "pass":
-            per = _by_channel(op.ins, g, s)
-            g = [per[c][0] for c in op.outs]
-            s = [per[c][1] * sum(row.values()) for c, row in zip(op.outs, op.rows)]
-        elif isinstance(op, Pick) and op.ins:
-            per = _by_channel(op.ins, g, s)
-            g, s = [per[c][0] for c in op.outs], [per[c][1] for c in op.outs]
-            changes[node.name] = op.turned(g)
-        elif isinstance(op, Each) and op.plain:
-            sign = [Fraction((f > 0) - (f < 0)) for f in g]
-            changes[node.name] = Threshold(sign, [-t / f if f else ZERO for f, t in zip(g, s)])
-            s = [t if f else plus(t) for f, t in zip(g, s)]  # g = 0: the constant max(0, s)
-        elif isinstance(op, Move):
-            if node.kind in ("Flatten", "Reshape"):
-                s = [t or ZERO for t in s]
-            own = [a for a in range(len(node.shape)) if op.edge and _varies([*zip(g, s)], node.shapes[0], a)]
-            around = {  # a zero in a channel of its own is no part of another's
-                j: (ONE, ZERO) if set(axes) & set(own) else (g[near], None)
-                for j, (near, axes) in op.edge.items()
-            }
-            both = [around[j] if i is None else (g[i], s[i]) for j, i in enumerate(op.source)]
-            g, s = [f for f, _ in both], [t for _, t in both]
-        else:
-            raise _Refused(f"nothing moves through {node.name!r} ({node.kind})")
-        pending[node.name] = g, s
+        changes[node.name], left = _pass(node.op, node, pairs, pending.keys() >= set(node.inputs))
+        if left is not None:
+            pending[node.name] = left
     if pending.keys() & set(outputs):
         raise _Refused("an output needs it")
     return changes
 
 
-def fuse_nodes(nodes: dict[str, Node], outputs: Any) -> tuple[dict[str, Node], dict[str, str]]:
-    """The nodes with batch normalizations gone (identities), and why others stay."""
-    stays = {}
-    for name in [node.name for node in nodes.values() if node.kind == "BatchNorm"]:
+# ---------------------------------------------------------------- all of a network
+
+
+def _identity(n: int) -> Move:
+    return Move(list(range(n)))
+
+
+def _pairs_of(op: Scales) -> list[Pair]:
+    return [(row[i], b) for i, (row, b) in enumerate(zip(op.rows, op.bias))]
+
+
+def _root(nodes: Mapping[str, Node], outputs: Any, name: str) -> tuple[str, list[tuple], list[str]]:
+    """A tensor as ``g root + s``: the root, scales and shifts, and the layers between."""
+    through: list[str] = []
+    pairs: list[tuple] = []
+    while name in nodes and isinstance(nodes[name].op, Scales) and name not in outputs:
+        if len({n.name for n in nodes.values() if name in n.inputs}) > 1:
+            break
+        own = _pairs_of(nodes[name].op)
+        pairs = [(f * g, f * s + t) for (f, t), (g, s) in zip(pairs, own)] if pairs else own
+        through.append(name)
+        (name,) = nodes[name].inputs
+    return name, pairs, through
+
+
+def _summed(nodes: dict[str, Node], outputs: Any) -> dict[str, Node]:
+    """Each sum of diagonal layers of one tensor made one of them: (g + 1) x + s for BN(x) + x."""
+    for name in list(nodes):
         node = nodes[name]
-        g, s = [row[i] for i, row in enumerate(node.op.rows)], node.op.bias
+        if not isinstance(node.op, Rows) or node.op.from_before != "branches":
+            continue
+        branches = [_root(nodes, outputs, source) for source in node.inputs]
+        roots, gone = {root for root, _, _ in branches}, [n for *_, through in branches for n in through]
+        if len(roots) > 1 or not gone:
+            continue
+        n, (root,) = size(node.shape), roots
+        weights = list(node.op.rows[0].values())
+        every = [pairs or [(ONE, ZERO)] * n for _, pairs, _ in branches]
+        g = [sum(w * pairs[i][0] for w, pairs in zip(weights, every)) for i in range(n)]
+        s = [sum(w * pairs[i][1] for w, pairs in zip(weights, every)) for i in range(n)]
+        axes = [a for a in range(len(node.shape)) if _varies([*zip(g, s)], node.shape, a)]
+        if len(axes) > 1:
+            continue
+        along = [at[axes[0]] if axes else 0 for at in positions(node.shape)]
+        one = Scales([{i: f} for i, f in enumerate(g)], s, along, along)
+        nodes = {at: kept for at, kept in nodes.items() if at not in gone}
+        nodes[name] = replace(node, op=one, inputs=(root,), shapes=[node.shape])
+    return nodes
+
+
+def fuse_nodes(nodes: dict[str, Node], outputs: Any) -> tuple[dict[str, Node], dict[str, str]]:
+    """The nodes with the diagonal layers gone (identities), and why others stay."""
+    stays = {}
+    nodes = _summed(nodes, outputs)
+    for name in [node.name for node in nodes.values() if isinstance(node.op, Scales)]:
+        node = nodes[name]
+        pairs = _pairs_of(node.op)
         try:
-            changes = _into_before(nodes, outputs, node.inputs[0], name, g, s)
+            changes = _into_before(nodes, outputs, node.inputs[0], name, pairs)
         except _Refused as before:
             try:
-                changes = _into_after(nodes, outputs, name, g, s)
+                changes = _into_after(nodes, outputs, name, pairs)
             except _Refused as after:
                 stays[name] = f"before: {before}; after: {after}"
                 continue
-        changes[name] = Move(list(range(len(g))))
+        changes[name] = _identity(len(pairs))
         nodes = {n.name: replace(n, op=changes.get(n.name, n.op)) for n in nodes.values()}
     return nodes, stays

@@ -14,6 +14,16 @@ from .rules import spread
 from .tensors import ONE, ZERO, Shape, Values, along, broadcast, flat_index, positions, size, tensor
 
 
+def kind_of(layer: Any) -> str:
+    """The kind that a layer is, or inherits from without a definition of its own."""
+    for kind in type(layer).__mro__:
+        if kind.__name__ in KINDS:
+            return kind.__name__
+        if {"forward", "relprop", "linear", "parameters"} & vars(kind).keys():
+            break
+    return type(layer).__name__
+
+
 @dataclass(frozen=True)
 class Rows:
     """``y_j = sum_i w_ji x_i + b_j``, in a sum or concatenation of branches over all of them."""
@@ -48,6 +58,10 @@ class Rows:
             bounds = tuple(broadcast(v, shapes[0], channels=True) for v in (rule.low, rule.high))
         shares = (spread(rule, row, b, x, r, bounds) for row, b, r in zip(self.rows, self.bias, R))
         return _sum(shares, len(x))
+
+
+class Scales(Rows):
+    """A diagonal layer: unit i reads unit i."""
 
 
 def _sum(shares: Iterable[Mapping[int, Fraction]], n: int) -> Values:
@@ -248,7 +262,7 @@ def _upsized(layer: Any, size: Shape, kernel: Shape) -> dict[Shape, list]:
 def _conv(layer: Any, shape: Shape) -> tuple[Any, Shape]:
     w, (c, *size), groups = tensor(layer.weight), shape, layer.groups
     kernel, image = w.shape[2:], [(0, n) for n in size]
-    transposed = type(layer).__name__ == "Conv2DTranspose"
+    transposed = kind_of(layer) == "Conv2DTranspose"
     if transposed:
         links = _upsized(layer, tuple(size), kernel)
     else:
@@ -286,7 +300,7 @@ def _pool(layer: Any, shape: Shape) -> tuple[Any, Shape]:
             windows.append([flat_index((c, *at), shape) for _, at in taps if _inside(at, image)])
             counts.append(sum(_inside(at, reach) for _, at in taps))
     ins, outs = along(shape, 0), along(out, 0)
-    kind = type(layer).__name__
+    kind = kind_of(layer)
     if kind.startswith("Max"):
         return Pick(windows, _signs(layer, outs), ins, outs), out
     padded = isinstance(layer.padding, str) or any(map(any, layer.padding))
@@ -314,7 +328,7 @@ def _global(layer: Any, shape: Shape) -> tuple[Any, Shape]:
     windows = [list(range(c * n, (c + 1) * n)) for c in range(shape[0])]
     ins, outs = along(shape, 0), list(range(shape[0]))
     out = (shape[0], *(1,) * (len(shape) - 1)) if layer.keepdims else shape[:1]
-    kind = type(layer).__name__
+    kind = kind_of(layer)
     if kind == "GlobalMaxPool":
         return Pick(windows, _signs(layer, outs), ins, outs), out
     mean = kind == "GlobalAveragePool"
@@ -329,7 +343,7 @@ def _adaptive(layer: Any, shape: Shape) -> tuple[Any, Shape]:
         seen = [range(i * n // o, -(-(i + 1) * n // o)) for i, n, o in zip(at, shape[1:], layer.size)]
         window = [flat_index((c, *p), shape) for p in product(*seen)]
         rows.append(dict.fromkeys(window, Fraction(1, len(window))))
-    return Rows(rows, [ZERO] * len(rows), along(shape, 0), along(out, 0), "refuse", "refuse"), out
+    return Rows(rows, [ZERO] * len(rows), along(shape, 0), along(out, 0), "pass", "pass"), out
 
 
 def _root(v: Fraction) -> Fraction:
@@ -339,20 +353,25 @@ def _root(v: Fraction) -> Fraction:
     return root
 
 
-def _diagonal(layer: Any, shape: Shape) -> tuple[Any, Shape]:
+def _batch_norm(layer: Any, shape: Shape) -> tuple[Any, Shape]:
     channels = along(shape, layer.axis)
 
     def per_unit(name: str, default: int) -> Values:
         values = [Fraction(default)] if getattr(layer, name) is None else tensor(getattr(layer, name)).values
         return [values[c if len(values) > 1 else 0] for c in channels]
 
-    if type(layer).__name__ == "Affine":
-        g, s = per_unit("scale", 1), per_unit("shift", 0)
-    else:
-        roots = [_root(v + Fraction(layer.eps)) for v in per_unit("variance", 1)]
-        g = [v / root for v, root in zip(per_unit("gamma", 1), roots)]
-        s = [b - f * m for b, f, m in zip(per_unit("beta", 0), g, per_unit("mean", 0))]
-    return Rows([{i: f} for i, f in enumerate(g)], s, channels, channels), shape
+    roots = [_root(v + Fraction(layer.eps)) for v in per_unit("variance", 1)]
+    g = [v / root for v, root in zip(per_unit("gamma", 1), roots)]
+    s = [b - f * m for b, f, m in zip(per_unit("beta", 0), g, per_unit("mean", 0))]
+    return Scales([{i: f} for i, f in enumerate(g)], s, channels, channels), shape
+
+
+def _diagonal(layer: Any, shape: Shape) -> tuple[Any, Shape]:
+    """Of a kind that says itself what g and s are."""
+    channels = along(shape, layer.axis)
+    g, s = (tensor(a).values for a in layer.scale_and_shift())
+    g, s = ([values[c if len(values) > 1 else 0] for c in channels] for values in (g, s))
+    return Scales([{i: f} for i, f in enumerate(g)], s, channels, channels), shape
 
 
 def _lrn(layer: Any, shape: Shape) -> tuple[Any, Shape]:
@@ -381,7 +400,7 @@ def _clip(v: Fraction) -> Fraction:
 
 
 def _activation(layer: Any, shape: Shape) -> tuple[Any, Shape]:
-    kind = type(layer).__name__
+    kind = kind_of(layer)
     if kind == "ReLU":
         plain = layer.max_value is None and not layer.negative_slope and not layer.threshold
         return Each(lambda i, v: _relu(v, layer), plain), shape
@@ -401,7 +420,7 @@ def _activation(layer: Any, shape: Shape) -> tuple[Any, Shape]:
 
 
 def _move(layer: Any, shape: Shape) -> tuple[Any, Shape]:
-    kind = type(layer).__name__
+    kind = kind_of(layer)
     out, edge, order = shape, {}, list(range(size(shape)))
     if kind == "Flatten":
         out = (size(shape),)
@@ -433,7 +452,7 @@ def _move(layer: Any, shape: Shape) -> tuple[Any, Shape]:
 
 
 def _merge(layer: Any, *shapes: Shape) -> tuple[Any, Shape]:
-    kind = type(layer).__name__
+    kind = kind_of(layer)
     starts = [sum(map(size, shapes[:k])) for k in range(len(shapes))]
     if kind == "Concatenate":
         axis = layer.axis % len(shapes[0])
@@ -460,15 +479,17 @@ def _merge(layer: Any, *shapes: Shape) -> tuple[Any, Shape]:
     weights = {"Add": [ONE] * n, "Average": [Fraction(1, n)] * n, "Subtract": [ONE, -ONE]}[kind]
     from_after = "branches" if len(set(shapes)) == 1 else "refuse"
     rows = [dict(zip(u, weights, strict=True)) for u in units]
-    return Rows(rows, [ZERO] * len(rows), from_after=from_after, from_before="refuse"), out
+    return Rows(rows, [ZERO] * len(rows), from_after=from_after, from_before=from_after), out
 
 
 KINDS: dict[str, Callable[..., tuple[Any, Shape]]] = {
     "Dense": _dense,
-    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose"), _conv),
+    **{f"{kind}{rank}D": _conv for kind in ("Conv", "ScaledPool") for rank in (1, 2, 3)},
+    "Conv2DTranspose": _conv,
     **{f"{kind}Pool{rank}D": _pool for kind in ("Max", "Sum", "Average") for rank in (1, 2, 3)},
     **dict.fromkeys(("GlobalMaxPool", "GlobalSumPool", "GlobalAveragePool"), _global),
-    **dict.fromkeys(("BatchNorm", "Affine"), _diagonal),
+    "BatchNorm": _batch_norm,
+    "Diagonal": _diagonal,
     "AdaptiveAveragePool": _adaptive,
     "LRN": _lrn,
     **dict.fromkeys(("ReLU", "LeakyReLU", "PReLU", "Threshold"), _activation),
@@ -495,7 +516,7 @@ class Node:
 def exact_nodes(network: Any, shapes: dict[str, Shape]) -> dict[str, Node]:
     nodes, shapes = {}, dict(shapes)
     for node in network.nodes:
-        kind, given = type(node.layer).__name__, [shapes[name] for name in node.inputs]
+        kind, given = kind_of(node.layer), [shapes[name] for name in node.inputs]
         try:
             if kind in ("Softmax", "LogSoftmax", "Sigmoid") and node.name in network.outputs:
                 op, shape = Top(), given[0]

@@ -20,7 +20,7 @@ from typing import Any
 
 from ...errors import LRPError, UnsupportedError
 from ...rules import Epsilon
-from .layers import KINDS, Rows, _sum
+from .layers import KINDS, Rows, _sum, kind_of
 from .rules import spread
 from .tensors import ONE, ZERO, Shape, Values, flat_index, positions, size, tensor
 
@@ -387,7 +387,7 @@ class Unrolled:
 
     def _step(self, x: Values, state: dict[str, Values]) -> dict[str, Values]:
         layer, h = self.layer, state["h"]
-        kind, both = type(layer).__name__, [*x, *state["h"]]
+        kind, both = kind_of(layer), [*x, *state["h"]]
         act = [layer.activation] * layer.units
         if kind == "SimpleRNN":
             return {"h": list(map(recorded, act, self._sums(0, both)))}
@@ -587,7 +587,7 @@ def _matmul(layer: Any, a: Shape, b: Shape) -> tuple[Any, Shape]:
 
 
 def _softmax(layer: Any, shape: Shape, mask: Shape = ()) -> tuple[Any, Shape]:
-    masked, axis = type(layer).__name__ == "MaskedSoftmax", layer.axis % len(shape)
+    masked, axis = kind_of(layer) == "MaskedSoftmax", layer.axis % len(shape)
     keep = tensor(layer.keep) if masked and layer.keep is not None else None
     rest = [n for a, n in enumerate(shape) if a != axis]
 
