@@ -9,6 +9,25 @@ import numpy as np
 from .errors import LRPError, ShapeError
 
 
+def check_range(x: np.ndarray, bounds: Any, slack: float) -> None:
+    """Refuse inputs that lie outside their range, by more than `slack` of its width.
+
+    Parameters
+    ----------
+    x : array
+    bounds : (low, high)
+        Numbers, or one a channel.
+    slack : float
+    """
+    low, high = float(np.min(bounds[0])), float(np.max(bounds[1]))
+    more = slack * (high - low)
+    if x.size and (x.min() < low - more or x.max() > high + more):
+        raise LRPError(
+            f"the inputs reach from {x.min():g} to {x.max():g}, but the network takes {low:g} to "
+            f"{high:g}: scale them (--scale 1/255, say)"
+        )
+
+
 def frozen_bound(name: str, value: Any) -> Any:
     """A bound as a constant that can be compared: a number, or a tuple (of tuples) of numbers.
 

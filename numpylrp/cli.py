@@ -6,8 +6,11 @@ import argparse
 import itertools
 import json
 import os
+import re
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,15 +21,18 @@ from . import __version__, fuse, load, save
 from .auditing import audit as account
 from .auditing import combined
 from .composite import PRESETS
+from .convert.native import check_metadata
 from .errors import FileError, LRPError
-from .files import opened, whole, write_between
+from .evaluate import command as evaluation
+from .files import opened, printable, same_file, whole, write_between
 from .inputs import Samples, samples
+from .jobs.relevance import CHUNK, explain_into, lost
 from .network import Network
 from .planning import NORMALIZATION, prepared
-from .run import CHUNK, run
 from .seed import SEEDS
 from .text import flow_table
 
+RAW = argparse.RawDescriptionHelpFormatter
 HEATMAPS = 100
 """Heatmaps written when not told otherwise."""
 
@@ -76,20 +82,31 @@ A run that was stopped goes on where it was when the same command is given again
 """
 
 
+def show(*texts: object, **options: Any) -> None:
+    """Print, with what a terminal would obey made visible: names come from files of strangers."""
+    print(*(printable(text) for text in texts), **options)
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    raw = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser(
         prog="numpylrp",
         description="Layer-wise Relevance Propagation in plain NumPy.",
         epilog=EXAMPLES,
-        formatter_class=raw,
+        formatter_class=RAW,
     )
     top.add_argument("--version", action="version", version=f"numpylrp {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
+    for add in COMMANDS:
+        add(commands)
+    evaluation.add_parser(commands, _inputs, _normalization, _bounds)
+    return top
+
+
+def _add_inspect(commands: Any) -> None:
     one = commands.add_parser(
-        "inspect", help="show the layers of a model", formatter_class=raw, epilog=EXAMPLES
+        "inspect", help="show the layers of a model", formatter_class=RAW, epilog=EXAMPLES
     )
     one.set_defaults(command=inspect)
     one.add_argument("model", metavar="MODEL")
@@ -99,18 +116,23 @@ def parser() -> argparse.ArgumentParser:
     _normalization(one)
     _bounds(one)
 
+
+def _add_fuse(commands: Any) -> None:
     one = commands.add_parser(
-        "fuse", help="write a model without its normalization layers", formatter_class=raw, epilog=FUSE
+        "fuse", help="write a model without its normalization layers", formatter_class=RAW, epilog=FUSE
     )
     one.set_defaults(command=write_fused)
     one.add_argument("model", metavar="MODEL")
     one.add_argument("--out", required=True, metavar="FILE", help="HDF5 file to write, in float64")
     one.add_argument("--layers", nargs="+", metavar="NAME", help="only these; an error where it is not exact")
+    _range(one)
 
+
+def _add_convert(commands: Any) -> None:
     one = commands.add_parser(
         "convert",
         help="write a model of another format in our own schema",
-        formatter_class=raw,
+        formatter_class=RAW,
         epilog=CONVERT,
     )
     one.set_defaults(command=convert)
@@ -118,9 +140,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--out", required=True, metavar="FILE", help="HDF5 file to write")
     one.add_argument("--architecture", metavar="FILE", help="JSON, for weights alone (default: beside them)")
     one.add_argument("--class-names", metavar="FILE", help="a name a line, or a JSON list or object")
-    one.add_argument(
-        "--input-range", nargs=2, type=_fraction, metavar=("LOW", "HIGH"), help="bounds of the input"
-    )
+    _range(one)
     one.add_argument(
         "--input-shape",
         nargs="+",
@@ -129,8 +149,10 @@ def parser() -> argparse.ArgumentParser:
         help="sample shape, where an .onnx leaves it open",
     )
 
+
+def _add_explain(commands: Any) -> None:
     one = commands.add_parser(
-        "explain", help="explain samples with a model", formatter_class=raw, epilog=EXPLAIN
+        "explain", help="explain samples with a model", formatter_class=RAW, epilog=EXPLAIN
     )
     one.set_defaults(command=explain)
     one.add_argument("model", metavar="MODEL")
@@ -145,21 +167,26 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"write heatmaps of the first N samples (default {HEATMAPS}; 0 for none, -1 for all)",
     )
+    one.add_argument("--overwrite", action="store_true", help="replace the result of another run")
 
+
+def _add_audit(commands: Any) -> None:
     one = commands.add_parser(
-        "audit", help="show where relevance went, layer by layer", formatter_class=raw, epilog=AUDIT
+        "audit", help="show where relevance went, layer by layer", formatter_class=RAW, epilog=AUDIT
     )
     one.set_defaults(command=audit)
     one.add_argument("model", metavar="MODEL")
     _inputs(one)
     _method(one)
     one.add_argument("--sample", type=int, metavar="N", help="the table of one sample (default: the mean)")
-    one.add_argument("--out", metavar="DIR", help="folder for audit.txt, audit.png and audit.h5")
+    one.add_argument("--out", metavar="DIR", help="folder for audit_table.txt, audit.png and audit.h5")
 
+
+def _add_compare(commands: Any) -> None:
     one = commands.add_parser(
         "compare",
         help="say whether another implementation's relevance is right, and why not",
-        formatter_class=raw,
+        formatter_class=RAW,
         epilog=COMPARE,
     )
     one.set_defaults(command=compare)
@@ -176,18 +203,36 @@ def parser() -> argparse.ArgumentParser:
         help="relative to the largest |value| (default 1e-9 for a candidate in float64, 1e-4 in float32)",
     )
 
+
+def _add_vectors(commands: Any) -> None:
     one = commands.add_parser("vectors", help="write the published test vectors")
     one.set_defaults(command=write_vectors)
     one.add_argument("--out", required=True, metavar="DIR", help="folder for the files")
     one.add_argument("--check", action="store_true", help="show how far this library is from them")
 
+
+def _add_conventions(commands: Any) -> None:
     one = commands.add_parser("conventions", help="show how other libraries deviate, and by how much")
     one.set_defaults(command=show_conventions)
 
+
+def _add_conformance(commands: Any) -> None:
     one = commands.add_parser("conformance", help="run the test vectors through zennit and captum")
     one.set_defaults(command=conformance)
     one.add_argument("--readme", metavar="FILE", help="write the table between the marks of this file")
-    return top
+
+
+COMMANDS = (
+    _add_inspect,
+    _add_fuse,
+    _add_convert,
+    _add_explain,
+    _add_audit,
+    _add_compare,
+    _add_vectors,
+    _add_conventions,
+    _add_conformance,
+)
 
 
 def _inputs(one: argparse.ArgumentParser) -> None:
@@ -200,7 +245,9 @@ def _inputs(one: argparse.ArgumentParser) -> None:
 def _reading(one: argparse.ArgumentParser) -> None:
     one.add_argument("--dataset", metavar="NAME", help="array in an .npz or .h5 (default: the one that fits)")
     one.add_argument("--labels", metavar="NAME", help='true classes in an .npz or .h5 (default: "labels")')
-    one.add_argument("--scale", type=_fraction, default=1.0, metavar="F", help="factor for the inputs: 1/255")
+    one.add_argument(
+        "--scale", type=_fraction, metavar="F", help="factor for the inputs, also of images: 1/255"
+    )
     one.add_argument("--resize", action="store_true", help="bring images to the size of the network")
     one.add_argument("--first", type=_count, metavar="N", help="only the first N samples")
 
@@ -237,7 +284,18 @@ def _normalization(one: argparse.ArgumentParser) -> None:
     )
 
 
+def _range(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--input-range",
+        nargs=2,
+        type=_fraction,
+        metavar=("LOW", "HIGH"),
+        help="what the model takes: 0 .. 255 of images become that, arrays are checked against it",
+    )
+
+
 def _bounds(one: argparse.ArgumentParser) -> None:
+    _range(one)
     one.add_argument("--low", type=float, help="lower bound of the input, for the z^B rule")
     one.add_argument("--high", type=float, help="upper bound of the input, for the z^B rule")
 
@@ -260,40 +318,58 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("low", "high") if getattr(args, name) is not None}
 
 
+def _network(args: argparse.Namespace, path: str, **options: Any) -> Network:
+    """The model, with the input range that was given for it."""
+    network = load(path, **options)
+    if args.input_range:
+        network.metadata["input_range"] = list(args.input_range)
+        check_metadata(network)
+    return network
+
+
+def _not_the_source(args: argparse.Namespace) -> None:
+    """Refuse to write over the model that is read."""
+    for source in (args.model, getattr(args, "architecture", None)):
+        if source is not None and same_file(args.out, source):
+            raise LRPError(f"--out {args.out} is the file that is read ({source}): give another")
+
+
 def inspect(args: argparse.Namespace) -> None:
     """Print the layers of a model, or the rules they would get."""
-    network = load(args.model, dtype=None)
+    network = _network(args, args.model, dtype=None)
     count = sum(
         a.size
         for layer in {id(n.layer): n.layer for n in network.nodes}.values()
         for a in layer.arrays().values()
     )
     inputs = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in network.inputs.items())
-    print(f"{args.model}: {inputs}, {len(network)} layers, {count:,} parameters, {network.dtype}")
+    show(f"{args.model}: {inputs}, {len(network)} layers, {count:,} parameters, {network.dtype}")
     for key, value in network.metadata.items():
-        print(f"{key}: {value}")
-    print()
+        show(f"{key}: {value}")
+    show()
     if args.composite:
         fused, rules = prepared(network, args.composite, args.normalization, **_options(args))
-        print(rules.table(fused))
+        show(rules.table(fused))
         return
-    print(network)
+    show(network)
     _, report = fuse(network, probe=0)
     if report.entries:
-        print(f"\nwhat fusing would do (numpylrp fuse):\n{report}")
+        show(f"\nwhat fusing would do (numpylrp fuse):\n{report}")
 
 
 def write_fused(args: argparse.Namespace) -> None:
     """Write the equivalent network without normalization layers, and print what was done."""
-    network = load(args.model)
+    _not_the_source(args)
+    network = _network(args, args.model)
     fused, report = fuse(network, args.layers)
-    print(report)
+    show(report)
     save(fused, args.out)
-    print(f"\n{args.out}: {fused!r}")
+    show(f"\n{args.out}: {fused!r}")
 
 
 def convert(args: argparse.Namespace) -> None:
     """Write a model of another format in our own schema."""
+    _not_the_source(args)
     if args.input_shape:
         from .export import onnx
 
@@ -303,9 +379,10 @@ def convert(args: argparse.Namespace) -> None:
     if args.class_names:
         network.metadata["class_names"] = _names(Path(args.class_names), network)
     if args.input_range:
-        network.metadata["input_range"] = args.input_range
+        network.metadata["input_range"] = list(args.input_range)
+    check_metadata(network)
     save(network, args.out)
-    print(f"{args.out}: {network!r}")
+    show(f"{args.out}: {network!r}")
 
 
 def _names(path: Path, network: Network) -> list[str]:
@@ -329,7 +406,7 @@ def _names(path: Path, network: Network) -> list[str]:
 
 def explain(args: argparse.Namespace) -> None:
     """Explain samples; write relevance, heatmaps and an audit."""
-    network = load(args.model, dtype=args.dtype)
+    network = _network(args, args.model, dtype=args.dtype)
     given = samples(args.inputs, network, args.dataset, args.labels, args.scale, args.resize)
     given.first = args.first
     count = len(given) if args.heatmaps < 0 else min(args.heatmaps, len(given))
@@ -339,33 +416,35 @@ def explain(args: argparse.Namespace) -> None:
         plot.require()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    steps = run(
+    steps = explain_into(
+        out / "relevance.h5",
         network,
         given,
-        out / "relevance.h5",
         target=int(args.target) if args.target and args.target.isdecimal() else args.target,
         composite=args.composite,
         normalization=args.normalization,
         seed=args.seed,
         batch_size=args.batch_size,
-        progress=_progress(started),
+        overwrite=args.overwrite,
+        progress=_progress(),
+        say=lambda text: show(text, file=sys.stderr),
         **_options(args),
     )
-    audit = f"{len(given)} samples, {args.model}, {args.composite}, mean over samples\n{flow_table(steps)}\n"
+    flow = f"{len(given)} samples, {args.model}, {args.composite}, mean over samples\n{flow_table(steps)}\n"
     with whole(out / "audit.txt") as beside:
-        beside.write_text(audit, encoding="utf-8")
-    print(audit)
+        beside.write_text(flow, encoding="utf-8")
+    show(flow)
     _report_accuracy(out / "relevance.h5")
-    print(f"{out / 'relevance.h5'}: relevance of {len(given)} samples")
-    print(f"{out / 'audit.txt'}: where relevance went")
-    if count:
-        _heatmaps(network, given, out, count)
+    if missing := lost(out / "relevance.h5"):
+        show(f"warning: {missing}")
+    show(f"{out / 'relevance.h5'}: relevance of {len(given)} samples")
+    show(f"{out / 'audit.txt'}: where relevance went")
+    _heatmaps(network, given, out, count)
 
 
 def audit(args: argparse.Namespace) -> None:
     """Account for all relevance on the way from the output to the input."""
-    network = load(args.model, dtype=args.dtype)
+    network = _network(args, args.model, dtype=args.dtype)
     given = samples(args.inputs, network, args.dataset, args.labels, args.scale, args.resize)
     given.first = args.first
     if args.sample is not None and not 0 <= args.sample < len(given):
@@ -386,15 +465,15 @@ def audit(args: argparse.Namespace) -> None:
     text = str(whole_account)
     if args.sample is not None:
         text = f"sample {args.sample}\n{whole_account.table(args.sample)}"
-    print(text)
+    show(text)
     if args.out:
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
-        with whole(out / "audit.txt") as beside:
+        with whole(out / "audit_table.txt") as beside:
             beside.write_text(f"{text}\n", encoding="utf-8")
         whole_account.save(out / "audit.h5")
         plot.audit(whole_account, out / "audit.png")
-        print(f"\n{out}: audit.txt, audit.png, audit.h5")
+        show(f"\n{out}: audit_table.txt, audit.png, audit.h5")
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -425,17 +504,15 @@ def compare(args: argparse.Namespace) -> int:
             )
         ranked = sorted(verdicts, key=lambda name: verdicts[name].rank)
         name, verdict = ranked[0], verdicts[ranked[0]]
-        print(f"{given.name}, case {name}: {given.description}")
+        show(f"{given.name}, case {name}: {given.description}")
         if args.case is None and len(ranked) > 1:
-            print(
-                f"(the case that fits best, of {len(ranked)}; the next is {ranked[1]}; --case NAME chooses)"
-            )
+            show(f"(the case that fits best, of {len(ranked)}; the next is {ranked[1]}; --case NAME chooses)")
     elif kind == "model":
         if not args.inputs:
             raise LRPError(
                 "with a model as the reference, give --inputs, and --composite if it is not epsilon-plus"
             )
-        network = load(args.reference)
+        network = _network(args, args.reference)
         data = samples(args.inputs, network, args.dataset, args.labels, args.scale, args.resize)
         data.first = args.first
         if set(candidate) == {"input"}:
@@ -454,7 +531,7 @@ def compare(args: argparse.Namespace) -> int:
         )
     else:
         verdict = judge.compare(judge.read_candidate(args.reference), candidate, args.tolerance)
-    print(verdict)
+    show(verdict)
     return 0 if verdict.agrees else 1
 
 
@@ -488,22 +565,22 @@ def write_vectors(args: argparse.Namespace) -> None:
 
     paths = vectors.write(args.out)
     cases, size = sum(len(vectors.read(p).cases) for p in paths), sum(p.stat().st_size for p in paths)
-    print(f"{args.out}: {len(paths)} files, {cases} cases, {size / 2**20:.1f} MB")
+    show(f"{args.out}: {len(paths)} files, {cases} cases, {size / 2**20:.1f} MB")
     if args.check:
         for dtype, fast in itertools.product(("float64", "float32"), (False, True)):
             found = [line for path in paths for line in vectors.check(path, dtype, fast)]
             worst, part = max(e for *_, e, _ in found), max(e / b for *_, e, b in found)
             which = "fast" if fast else "plain"
-            print(f"numpylrp in {dtype}: largest error {worst:.1e} ({which} path),")
-            print("  relative to the array's largest value,")
-            print(f"  in {len(found)} arrays; at most {part:.0%} of a bound")
+            show(f"numpylrp in {dtype}: largest error {worst:.1e} ({which} path),")
+            show("  relative to the array's largest value,")
+            show(f"  in {len(found)} arrays; at most {part:.0%} of a bound")
 
 
 def show_conventions(args: argparse.Namespace) -> None:
     """Print the deviations of other libraries."""
     from .validate import conventions
 
-    print(conventions.table())
+    show(conventions.table())
 
 
 def conformance(args: argparse.Namespace) -> None:
@@ -513,77 +590,115 @@ def conformance(args: argparse.Namespace) -> None:
     if args.readme:
         write_between(peers.MARKS, None, args.readme)  # are the marks there?
     text = peers.table(peers.outcomes())
-    print(text)
+    show(text)
     if args.readme:
         write_between(peers.MARKS, text, args.readme)
 
 
-def _progress(started: float):
-    def show(done: int, total: int) -> None:
+def _progress() -> Callable[[int, int, int], None]:
+    started = time.monotonic()
+
+    def tell(done: int, total: int, now: int) -> None:
         passed = time.monotonic() - started
         if sys.stderr.isatty():
-            left = passed / done * (total - done)
+            left = passed / now * (total - done)
             end = "\n" if done == total else ""
             print(f"\r{done}/{total} samples, {left:.0f} s left   ", end=end, file=sys.stderr, flush=True)
         elif done == total or done * 10 // total != (done - 1) * 10 // total:
-            print(f"{done}/{total} samples, {passed:.0f} s", file=sys.stderr)
+            show(f"{done}/{total} samples, {passed:.0f} s", file=sys.stderr)
 
-    return show
+    return tell
 
 
 def _report_accuracy(path: Path) -> None:
-    with h5py.File(path) as file:
-        if "label" in file:
-            right = int((file["label"][()] == file["prediction"][()]).sum())
-            print(f"{right} of {len(file['label'])} samples classified correctly")
+    """How many labels are what is predicted, where labels are classes."""
+    with opened(path) as file:
+        if "label" not in file:
+            return
+        label, output = file["label"][()], file["output"]
+        classes = 2 if output[0].size == 1 else output.shape[1]
+        if label.dtype.kind not in "iu" or label.min() < 0 or label.max() >= classes:
+            return  # a regression
+        right = int((label == file["prediction"][()]).sum())
+        show(f"{right} of {len(label)} samples classified correctly")
 
 
 def _heatmaps(network: Network, given: Samples, out: Path, count: int) -> None:
+    """Heatmaps of the first samples in place of all that were there, and the overview."""
+    folder = out / "heatmaps"
+    old = {path for path in folder.glob("*.png") if re.fullmatch(r"\d{5,}_.*", path.stem)}
+    if not count:
+        for path in (*old, out / "overview.png"):
+            path.unlink(missing_ok=True)
+        return
     from . import plot
 
-    names = network.metadata.get("class_names")
-    folder = out / "heatmaps"
     folder.mkdir(exist_ok=True)
-    with h5py.File(out / "relevance.h5") as file:
+    with opened(out / "relevance.h5") as file:
         for n in range(count):
-            target = int(file["target"][n])
-            label = "".join(c if c.isalnum() else "_" for c in str(names[target] if names else target))
-            plot.save_png(plot.heatmap(file["attribution"][n]), folder / f"{n:05d}_{label}.png")
-        print(f"{folder}: heatmaps of {count} samples, named by position and class explained")
+            label = "".join(c if c.isalnum() else "_" for c in _explained(file, n, network)[:60])
+            path = folder / f"{n:05d}_{label}.png"
+            plot.save_png(plot.heatmap(file["attribution"][n]), path)
+            old.discard(path)
+        for path in old:
+            path.unlink()
+        show(f"{folder}: heatmaps of {count} samples, named by position and class explained")
         shown = min(count, 12)
-        labels = [_title(file, n, names) for n in range(shown)]
+        labels = [_title(file, n, network) for n in range(shown)]
         title = "red speaks for the class explained, blue against it"
+        if file["output"][0].size == 1:
+            title = "red speaks for a larger output, blue for a smaller one"
         plot.tiles(given[0:shown], file["attribution"][:shown], labels, title, out / "overview.png")
-        print(f"{out / 'overview.png'}: the first {shown} at a glance")
+        show(f"{out / 'overview.png'}: the first {shown} at a glance")
 
 
-def _title(file: Any, n: int, names: list[str] | None) -> str:
-    """The class explained, and what is true or was predicted where that differs."""
+def _name(network: Network, k: int) -> str:
+    names = network.metadata.get("class_names")
+    return str(names[k]) if names and k < len(names) else str(k)
 
-    def name(k: int) -> str:
-        return str(names[k]) if names else str(k)
 
-    title = name(file["target"][n])
-    if file["prediction"][n] != file["target"][n]:
-        title += f", not {name(file['prediction'][n])}"
-    if "label" in file and file["label"][n] != file["target"][n]:
-        title += f" (is {name(file['label'][n])})"
+def _explained(file: Any, n: int, network: Network) -> str:
+    """What a heatmap is of: the class explained, or the only output."""
+    if file["output"][n].size == 1:
+        return f"output {file['output'][n].item():.3g}"
+    return _name(network, int(file["target"][n]))
+
+
+def _title(file: Any, n: int, network: Network) -> str:
+    """What is explained, and what is true or was predicted where that differs."""
+    title = _explained(file, n, network)
+    predicted, single = int(file["prediction"][n]), file["output"][n].size == 1
+    if single and len(network.metadata.get("class_names") or ()) == 2:
+        title += f", {_name(network, predicted)}"
+    if not single and predicted != file["target"][n]:
+        title += f", not {_name(network, predicted)}"
+    if "label" in file and file["label"][n] != (predicted if single else file["target"][n]):
+        title += f" (is {_name(network, int(file['label'][n]))})"
     return title
+
+
+def _warning(message: Any, category: type, *where: Any, **more: Any) -> None:
+    show(f"numpylrp: warning: {message}", file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 if it went well, 1 for an error, 2 for a wrong call, 130 when interrupted."""
     args = parser().parse_args(argv)
+    warnings.showwarning = _warning
     try:
         return args.command(args) or 0
     except BrokenPipeError:  # whoever read along has stopped: no error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (LRPError, OSError) as error:
-        print(f"numpylrp: {error}", file=sys.stderr)
+        show(f"numpylrp: {error}", file=sys.stderr)
+        return 1
+    except MemoryError as error:
+        text = str(error) or "an array did not fit"
+        show(f"numpylrp: not enough memory ({text}): --batch-size or --first takes less", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("numpylrp: interrupted", file=sys.stderr)
+        show("numpylrp: interrupted", file=sys.stderr)
         return 130
 
 

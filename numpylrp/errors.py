@@ -30,6 +30,10 @@ class NonFiniteError(LRPError):
     """NaN or infinity in weights, inputs, activations or relevance."""
 
 
+class InputRangeWarning(UserWarning):
+    """Inputs that look like pixels of 0 .. 255, for a model that does not say what range it takes."""
+
+
 class MissingExtraError(LRPError, ImportError):
     """An optional package is not installed; the message says which extra has it."""
 

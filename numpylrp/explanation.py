@@ -16,7 +16,7 @@ from .fast import path_of
 from .fast.plans import each_walk, needed, settled
 from .fast.threads import each, one_blas_thread
 from .network import Network
-from .planning import start_of, traced_layers
+from .planning import checked_range, start_of, traced_layers
 from .rules import Rule
 from .text import explanation_text, flow_table
 from .wiring import Node
@@ -81,8 +81,8 @@ class Explanation:
 
     @property
     def prediction(self) -> np.ndarray:
-        """The class with the largest output, of each sample."""
-        return seeds.targets(None, self.output)
+        """The class with the largest output, of each sample (`numpylrp.seed.predicted`)."""
+        return seeds.predicted(self.output)
 
     def __getitem__(self, name: str) -> Step:
         return lookup(self.steps, name, "layer of this explanation")
@@ -180,7 +180,7 @@ def explain(
     input  Input                  2                 6
     """
     network, rules = settled(network, composite, normalization, options)
-    batch = network.batch(x)
+    batch = checked_range(network, network.batch(x))
     total = len(next(iter(batch.values())))
     top, traced = start_of(network, output, seed), traced_layers(trace, network)
     fast = fast and not traced

@@ -219,13 +219,13 @@ def guarded(path: str | os.PathLike) -> Iterator[None]:
             raise
         raise type(error)(f"{path}: {error}") from error
     except MemoryError as error:
-        raise FileError(f"{path}: what it holds does not fit into memory ({_brief(error)})") from error
+        raise FileError(f"{path}: what it holds does not fit into memory ({brief(error)})") from error
     except Exception as error:
-        text = f"{type(error).__name__}: {_brief(error)}"
+        text = f"{type(error).__name__}: {brief(error)}"
         raise FileError(f"{path} is damaged, or not what its name says ({text})") from error
 
 
-def _brief(error: BaseException) -> str:
+def brief(error: BaseException) -> str:
     """An error's text on one line."""
     text = " ".join(str(error).split())
     return text if len(text) <= 200 else f"{text[:199]}…"
@@ -287,7 +287,7 @@ def open_hdf5(path: str | os.PathLike) -> h5py.File:
         file = h5py.File(path, "r")
     except Exception as error:
         if start == b"\x89HDF\r\n\x1a\n":
-            raise FileError(f"{path} is an HDF5 file, but truncated or damaged ({_brief(error)})") from error
+            raise FileError(f"{path} is an HDF5 file, but truncated or damaged ({brief(error)})") from error
         raise FileError(f"{path} is not an HDF5 file") from error
     try:
         with guarded(path):
@@ -364,7 +364,7 @@ def read_json(path: str | os.PathLike) -> dict:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise FileError(f"{path} is not JSON that can be read ({_brief(error)})") from None
+        raise FileError(f"{path} is not JSON that can be read ({brief(error)})") from None
     if not isinstance(value, dict):
         raise FileError(f"{path} must be a JSON object, not a {type(value).__name__}")
     return value

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +13,15 @@ from typing import Any
 import h5py  # type: ignore
 import numpy as np
 
-from .errors import FileError, LRPError, MissingExtraError, ShapeError
-from .files import open_hdf5
+from .bounds import check_range
+from .errors import FileError, InputRangeWarning, LRPError, MissingExtraError, ShapeError
+from .files import brief, guarded, open_hdf5, regular, written
 from .network import Network
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
 LABELS = ("labels", "label", "y")
+BLOCK = 256
+"""Samples that are hashed at a time."""
 
 
 @dataclass
@@ -31,24 +36,21 @@ class Samples:
     labels : (N,) array or None
     range : (low, high) or None
         What 0 and 255 of an image file become, and arrays are checked against.
-    scale : float
-        Factor for values of array files.
+    scale : float or None
+        Factor for the values, of image files too; None where none was given.
     resize : bool
         Bring images to the size that the network takes.
     first : int or None
         Only that many.
-    identity : tuple
-        Which files these are, and in what state, so that a run is not resumed with others.
     """
 
     source: Any
     shape: tuple[int | None, ...]
     labels: np.ndarray | None = None
     range: tuple[Any, Any] | None = None
-    scale: float = 1.0
+    scale: float | None = None
     resize: bool = False
     first: int | None = None
-    identity: tuple = ()
 
     def __len__(self) -> int:
         return len(self.source) if self.first is None else min(self.first, len(self.source))
@@ -56,24 +58,45 @@ class Samples:
     def __getitem__(self, rows: slice) -> np.ndarray:
         rows = slice(*rows.indices(len(self)))
         if isinstance(self.source, list):
-            return np.stack([self._image(path) for path in self.source[rows]])
-        try:
-            x = np.asarray(self.source[rows])
-        except OSError as error:
-            raise FileError(f"the dataset can't be read: {error}") from error
-        if not _matches(x.shape[1:], self.shape):
-            x = x.reshape(len(x), *self._filled(x.shape[1:]))  # gray images with a channel axis elsewhere
-        if self.scale != 1:
+            x = np.stack([self._image(path) for path in self.source[rows]])
+        else:
+            try:
+                x = np.asarray(self.source[rows])
+            except OSError as error:
+                raise FileError(f"the dataset can't be read: {error}") from error
+            if not _matches(x.shape[1:], self.shape):
+                x = x.reshape(len(x), *self._filled(x.shape[1:]))  # gray images with a channel axis elsewhere
+        if self.scale is not None:
             x = x * self.scale
-        if self.range is not None and x.size:
-            low, high = np.min(self.range[0]), np.max(self.range[1])
-            slack = 1e-3 * (high - low)
-            if x.min() < low - slack or x.max() > high + slack:
-                raise LRPError(
-                    f"the inputs reach from {x.min():g} to {x.max():g}, but the network takes {low:g} to "
-                    f"{high:g}: scale them (--scale 1/255, say)"
-                )
+        if self.range is not None:
+            check_range(x, self.range, 1e-3)
+        elif self.scale is None and x.size and x.max() >= 255:
+            warnings.warn(
+                f"the inputs reach {x.max():g}, and the model does not say what range it takes: they are "
+                "explained as they are (--input-range 0 1 or --scale 1/255 says otherwise, --scale 1 that "
+                "this is right)",
+                InputRangeWarning,
+                stacklevel=2,
+            )
         return x
+
+    def checksum(self) -> str:
+        """A hash of all samples and labels: what they are, whatever their files are called."""
+        digest = hashlib.sha256(repr((len(self), self.shape, self.range, self.scale, self.resize)).encode())
+        if isinstance(self.source, list):
+            for path in self.source[: len(self)]:
+                with regular(path).open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+        else:
+            digest.update(str((self.source.dtype, self.source.shape[1:])).encode())
+            for n in range(0, len(self), BLOCK):
+                try:
+                    digest.update(np.ascontiguousarray(self.source[n : min(n + BLOCK, len(self))]).tobytes())
+                except OSError as error:
+                    raise FileError(f"the dataset can't be read: {error}") from error
+        if self.labels is not None:
+            digest.update(np.ascontiguousarray(self.labels[: len(self)]).tobytes())
+        return digest.hexdigest()[:32]
 
     def _filled(self, given: tuple) -> tuple:
         """The sample shape that the network takes, with axes of size 1 where it has them."""
@@ -82,27 +105,29 @@ class Samples:
 
     def _image(self, path: Path) -> np.ndarray:
         try:
-            from PIL import Image, UnidentifiedImageError
+            from PIL import Image
         except ImportError:
             raise MissingExtraError("reading images needs Pillow: pip install 'numpylrp[plot]'") from None
         last = len(self.shape) == 3 and self.shape[0] not in (1, 3) and self.shape[2] in (1, 3)
         sizes: Any = (self.shape[2], *self.shape[:2]) if last else self.shape
         channels, *size = sizes
         try:
-            with Image.open(path) as opened:
-                image = opened.convert("L" if channels == 1 else "RGB")
-                if self.resize and None not in size:
-                    image = image.resize(size[::-1], Image.Resampling.BICUBIC)
-                pixels = np.asarray(image, dtype=np.float64)
-        except (OSError, UnidentifiedImageError) as error:
-            raise FileError(f"{path} is not an image that can be read: {error}") from error
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(path) as opened:
+                    image = opened.convert("L" if channels == 1 else "RGB")
+                    if self.resize and None not in size:
+                        image = image.resize(size[::-1], Image.Resampling.BICUBIC)
+                    pixels = np.asarray(image, dtype=np.float64)
+        except Exception as error:  # Pillow's decoders raise what they like
+            raise FileError(f"{path} is not an image that can be read: {brief(error)}") from error
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         if any(n not in (None, m) for n, m in zip(size, pixels.shape)):
             raise ShapeError(
                 f"{path} has {pixels.shape[0]} x {pixels.shape[1]} pixels, but the network takes "
                 f"{size[0]} x {size[1]} (--resize brings it to that size)"
             )
-        if self.range is not None:
+        if self.range is not None and self.scale is None:
             low, high = self.range
             pixels = np.asarray(low) + pixels / 255 * (np.asarray(high) - np.asarray(low))
         return pixels if last else pixels.transpose(2, 0, 1)
@@ -113,7 +138,7 @@ def samples(
     network: Network,
     dataset: str | None = None,
     labels: str | None = None,
-    scale: float = 1.0,
+    scale: float | None = None,
     resize: bool = False,
 ) -> Samples:
     """The samples in files, for a network with one input.
@@ -128,8 +153,9 @@ def samples(
         exactly one has the shape of the network's input.
     labels : str, optional
         Likewise for the labels; by default those called "labels", "label" or "y".
-    scale : float
-        Factor for the values of array files.
+    scale : float, optional
+        Factor for the values. Without it, 0 .. 255 of image files become the model's input range, and
+        arrays are taken as they are.
     resize : bool
         Bring images to the size that the network takes.
 
@@ -150,14 +176,12 @@ def samples(
     given = network.metadata.get("input_range")
     options: dict[str, Any] = {
         "scale": scale,
-        "identity": _identity(files, dataset),
         "range": None if given is None else (given[0], given[1]),
     }
     if len(files) == 1 and files[0].is_dir():
         files = sorted(f for f in files[0].iterdir() if f.suffix.lower() in IMAGES)
         if not files:
             raise FileError(f"{paths[0]} is a folder without images ({', '.join(IMAGES)})")
-        options["identity"] = _identity(files, dataset)
     if all(path.suffix.lower() in IMAGES for path in files):
         if len(shape) not in (2, 3):
             raise ShapeError(f"the network takes samples of shape {shape}, not images")
@@ -166,14 +190,11 @@ def samples(
         raise LRPError("give one file of arrays, or image files")
     arrays = _arrays(files[0])
     source = _pick(arrays, dataset, shape, files[0])
+    if isinstance(source, h5py.Dataset):
+        written(source, f"{files[0]}: {source.name}")
     if len(source) == 0:
         raise ShapeError(f"{files[0]} holds no samples: the array has shape {source.shape}")
     return Samples(source, shape, _labels(arrays, labels, len(source), files[0]), **options)
-
-
-def _identity(files: list[Path], dataset: str | None) -> tuple:
-    states = [file.stat() for file in files]
-    return (dataset, *((f.name, s.st_size, s.st_mtime_ns) for f, s in zip(files, states)))
 
 
 def _arrays(path: Path) -> dict[str, Any]:
@@ -185,16 +206,17 @@ def _arrays(path: Path) -> dict[str, Any]:
         if kind == ".npz":
             with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise FileError(f"{path} can't be read as {kind}: {error}") from error
+    except Exception as error:  # zip and zlib raise errors of their own
+        raise FileError(f"{path} can't be read as {kind}: {brief(error)}") from error
     if kind in (".h5", ".hdf5", ".hdf"):
         file = open_hdf5(path)
         arrays: dict[str, Any] = {}
-        file.visititems(
-            lambda name, item: arrays.update({name: item}) if isinstance(item, h5py.Dataset) else None
-        )
+        with guarded(path):
+            file.visititems(
+                lambda name, item: arrays.update({name: item}) if isinstance(item, h5py.Dataset) else None
+            )
         return arrays
-    raise FileError(f"{path}: inputs are to be .npy, .npz, .h5, or images ({', '.join(IMAGES)})")
+    raise FileError(f"{path}: inputs must be .npy, .npz, .h5, or images ({', '.join(IMAGES)})")
 
 
 def _matches(given: tuple, shape: tuple) -> bool:
@@ -236,4 +258,7 @@ def _labels(arrays: dict[str, Any], name: str | None, count: int, path: Path) ->
             return None
     if name not in arrays or arrays[name].shape != (count,) or arrays[name].dtype.kind not in "iu":
         raise FileError(f"{path} has no integers {name!r}, one for each of the {count} samples")
-    return np.asarray(arrays[name][()] if isinstance(arrays[name], h5py.Dataset) else arrays[name])
+    if isinstance(arrays[name], h5py.Dataset):
+        written(arrays[name], f"{path}: {name}")
+        return np.asarray(arrays[name][()])
+    return np.asarray(arrays[name])

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from . import wiring
 from .batches import checked_batch
-from .errors import LRPError, check_finite, lookup
+from .errors import check_finite, lookup
 from .fast import path_of
 from .fast.threads import one_blas_thread
 from .layers import Layer
 from .layers.base import Shape
 from .text import network_text, shape_text
-from .wiring import Node, float_dtype, in_one_dtype, input_shapes, nodes_in_order, readers_of, sample_shapes
+from .wiring import Node, float_dtype, in_one_dtype
 
 INPUT = "input"
 """Name of the input of a network that has one."""
@@ -63,18 +64,12 @@ class Network:
         outputs: str | Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        self.inputs: dict[str, Shape] = input_shapes(input_shape, INPUT)
-        self.nodes, self.dtype = in_one_dtype(nodes_in_order(layers, self.inputs))
-        self.shapes: dict[str, Shape] = sample_shapes(self.nodes, self.inputs)
+        self.inputs: dict[str, Shape] = wiring.input_shapes(input_shape, INPUT)
+        self.nodes, self.dtype = in_one_dtype(wiring.nodes_in_order(layers, self.inputs))
+        self.shapes: dict[str, Shape] = wiring.sample_shapes(self.nodes, self.inputs)
         self._by_name = {node.name: node for node in self.nodes}
-        self._readers = readers_of(self.nodes, self.shapes)
-        if outputs is None:
-            outputs = [node.name for node in self.nodes if not self._readers[node.name]]
-        self.outputs: tuple[str, ...] = (outputs,) if isinstance(outputs, str) else tuple(outputs)
-        for name in self.outputs:
-            self[name]
-            if self.outputs.count(name) > 1:
-                raise LRPError(f"the output {name!r} is given twice")
+        self._readers = wiring.readers_of(self.nodes, self.shapes)
+        self.outputs: tuple[str, ...] = wiring.output_names(outputs, self._by_name, self._readers)
         self.metadata: dict[str, Any] = dict(metadata or {})
 
     def __getitem__(self, name: str) -> Layer:

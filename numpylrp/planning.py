@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .bounds import check_range
 from .composite import Composite, find_composite, named_layers, one_layer, standardizations
 from .errors import LRPError, lookup
 from .fusion import fused_once
@@ -53,6 +54,18 @@ def prepared(
     else:
         chosen = chosen.preceded(*passed)
     return network, chosen.preceded(*entries)
+
+
+def checked_range(network: Network, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The batch, unless it lies far outside the range that the model takes (its ``input_range``).
+
+    Refused is what lies further outside than half the width of the range, such as pixels of 0 .. 255
+    for a model that takes 0 .. 1: noise that was added on purpose does not.
+    """
+    bounds = network.metadata.get("input_range")
+    if bounds is not None and len(batch) == 1:
+        check_range(next(iter(batch.values())), bounds, 0.5)
+    return batch
 
 
 def start_of(network: Network, output: str | None, seed: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .errors import MissingExtraError, ShapeError
-from .files import whole
+from .files import printable, whole
 
 COLOURS = np.array(
     [[0.02, 0.19, 0.58], [0.25, 0.47, 0.86], [1.0, 1.0, 1.0], [0.91, 0.33, 0.27], [0.58, 0.0, 0.09]]
@@ -100,6 +100,17 @@ def picture(x: np.ndarray) -> np.ndarray:
     return (x - low) / (high - low) if high > low else np.zeros_like(x)
 
 
+def literal(text: str) -> str:
+    r"""Text as it is, for matplotlib, which reads what stands between dollars as mathematics.
+
+    Examples
+    --------
+    >>> literal(r"$\frac{$")
+    '\\$\\frac{\\$'
+    """
+    return printable(text, 60).replace("$", r"\$")
+
+
 def figure(width: float, height: float) -> Any:
     """A matplotlib figure that belongs to no window and no global state."""
     require()
@@ -145,16 +156,16 @@ def overview(
         for axis, (name, R) in zip(axes[1:], relevances.items()):
             axis.imshow(heatmap(R[n]), aspect="equal", interpolation="nearest")
             if n == 0:
-                axis.set_title(name, fontsize=9)
+                axis.set_title(literal(name), fontsize=9)
         for axis in axes:
             axis.set(xticks=[], yticks=[])
             for spine in axis.spines.values():
                 spine.set(color="0.8", linewidth=0.6)
         if n < len(rows):
-            axes[0].set_ylabel(rows[n], fontsize=9, rotation=0, ha="right", va="center", labelpad=8)
+            axes[0].set_ylabel(literal(rows[n]), fontsize=9, rotation=0, ha="right", va="center", labelpad=8)
     grid[0, 0].set_title("input", fontsize=9)
     if title:
-        made.suptitle(title, fontsize=11)
+        made.suptitle(literal(title), fontsize=11)
     if path is not None:
         save_figure(made, path)
     return made
@@ -178,7 +189,7 @@ def tiles(
     for n in range(count):
         above, below = grid[2 * (n // across), n % across], grid[2 * (n // across) + 1, n % across]
         above.imshow(picture(inputs[n]), cmap="gray", interpolation="nearest")
-        above.set_title(labels[n], fontsize=9)
+        above.set_title(literal(labels[n]), fontsize=9)
         below.imshow(heatmap(R[n]), interpolation="nearest")
         for axis in (above, below):
             axis.set_axis_on()
@@ -186,7 +197,7 @@ def tiles(
             for spine in axis.spines.values():
                 spine.set(color="0.8", linewidth=0.6)
     if title:
-        made.suptitle(title, fontsize=10)
+        made.suptitle(literal(title), fontsize=10)
     if path is not None:
         save_figure(made, path)
     return made
@@ -233,7 +244,11 @@ def audit(account: Any, path: str | os.PathLike | None = None) -> Any:
                 colour = SHARE_COLOURS.get(share, "#c9ced6")
                 axis.barh(n, value, left=ends[value > 0], color=colour, height=0.72)
                 ends[value > 0] += value
-    axis.set(yticks=range(len(names)), yticklabels=names, xlabel="relevance, mean over samples")
+    axis.set(
+        yticks=range(len(names)),
+        yticklabels=[literal(name) for name in names],
+        xlabel="relevance, mean over samples",
+    )
     axis.invert_yaxis()
     axis.axvline(0, color="0.3", linewidth=0.8)
     axis.tick_params(axis="y", length=0, labelsize=8)

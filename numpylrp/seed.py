@@ -21,6 +21,10 @@ Seed = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def targets(target: Any, output: np.ndarray, class_names: Sequence[str] | None = None) -> np.ndarray:
     """The class to explain of each sample, (N,) int.
 
+    A network with a single output (a sigmoid before it was left out, a regression) has one thing to
+    explain: its labels 0 and 1, and names for them, are targets too, and all mean that output, which
+    speaks for 1 where it is above 0.
+
     Parameters
     ----------
     target : None, int, str, or a sequence of N of them
@@ -50,16 +54,32 @@ def targets(target: Any, output: np.ndarray, class_names: Sequence[str] | None =
 
 
 def _index(target: Any, count: int, names: Sequence[str] | None) -> int:
+    single = count == 1
     if isinstance(target, str):
         if names is None or target not in list(names):
             known = "the network has no class_names" if names is None else f"there are {', '.join(names)}"
             raise LRPError(f"target {target!r} is no class of this network: {known}")
-        return list(names).index(target)
+        return 0 if single else list(names).index(target)
     if isinstance(target, (bool, np.bool_)) or not isinstance(target, (int, np.integer)):
         raise LRPError(f"target must be an index or a label, not {target!r}")
+    if single and target in (0, 1):
+        return 0
     if not 0 <= target < count:
         raise LRPError(f"target {target} is out of range: the output has classes 0 .. {count - 1}")
     return int(target)
+
+
+def predicted(output: np.ndarray) -> np.ndarray:
+    """The class with the largest output, of each sample; of a single output, 1 where it is above 0.
+
+    Examples
+    --------
+    >>> predicted(np.array([[1.0, 3.0]])), predicted(np.array([[-2.0], [0.5]]))
+    (array([1]), array([0, 1]))
+    """
+    if output[0].size == 1:
+        return (output.reshape(len(output)) > 0).astype(int)
+    return targets(None, output)
 
 
 def one_hot(output: np.ndarray, target: np.ndarray) -> np.ndarray:

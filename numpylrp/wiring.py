@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Any
 
 import numpy as np
 
-from .errors import LRPError, ShapeError
+from .errors import LRPError, ShapeError, lookup
 from .layers import Layer
 from .layers.base import Shape
 
@@ -134,3 +134,19 @@ def readers_of(nodes: Iterable[Node], names: Iterable[str]) -> dict[str, list[No
         for name in dict.fromkeys(node.inputs):
             readers[name].append(node)
     return readers
+
+
+def output_names(
+    given: str | Sequence[str] | None, nodes: Mapping[str, Node], readers: Mapping[str, list[Node]]
+) -> tuple[str, ...]:
+    """The outputs that were given, checked; by default the nodes that nothing reads."""
+    if given is None:
+        given = [name for name in nodes if not readers[name]]
+    names = (given,) if isinstance(given, str) else tuple(given)
+    if not names:
+        raise LRPError("a network needs an output")
+    for name in names:
+        lookup(nodes, name, "layer")
+        if names.count(name) > 1:
+            raise LRPError(f"the output {name!r} is given twice")
+    return names

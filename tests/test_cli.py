@@ -1,6 +1,7 @@
 """The command line, as a user calls it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,10 +12,12 @@ import pytest
 from networks import chain
 from numpy.testing import assert_allclose
 
-import numpylrp.run
 from numpylrp import Network, explain, load, save
 from numpylrp.cli import main
-from numpylrp.layers import Dense, Flatten
+from numpylrp.errors import LRPError
+from numpylrp.jobs import relevance as job
+from numpylrp.jobs.chunks import locked
+from numpylrp.layers import Dense, Flatten, Sigmoid
 
 plot = pytest.mark.skipif(
     not all(map(__import__("importlib.util").util.find_spec, ("PIL", "matplotlib"))),
@@ -142,6 +145,7 @@ def test_images_are_inputs(tmp_path, capsys):
         assert_allclose(file["output"][0], [1, -1, -1, -1])  # the red channel comes first
         assert len(file["output"]) == 2
     Image.fromarray(np.zeros((5, 4, 3), np.uint8)).save(folder / "c.png")
+    out = tmp_path / "other"
     code, _, err = call(capsys, "explain", tmp_path / "rgb.h5", folder, "--out", out, "--heatmaps", 0)
     assert code == 1 and "c.png has 5 x 4 pixels, but the network takes 2 x 2 (--resize" in err
     code, _, _ = call(
@@ -183,9 +187,9 @@ def test_options(model, images, tmp_path, capsys):
 
 def test_a_stopped_run_goes_on(model, images, tmp_path, capsys, monkeypatch):
     np.save(tmp_path / "x.npy", np.concatenate([images] * 3))
-    monkeypatch.setattr(numpylrp.run, "CHUNK", 8)
+    monkeypatch.setattr(job, "CHUNK", 8)
     args = ["explain", model, tmp_path / "x.npy", "--out", tmp_path / "out", "--heatmaps", 0]
-    real, calls = numpylrp.run.explain, []
+    real, calls = job.explain, []
 
     def stop_at_the_third(network, x, *rest, **options):
         calls.append(len(x))
@@ -193,23 +197,23 @@ def test_a_stopped_run_goes_on(model, images, tmp_path, capsys, monkeypatch):
             raise KeyboardInterrupt
         return real(network, x, *rest, **options)
 
-    monkeypatch.setattr(numpylrp.run, "explain", stop_at_the_third)
+    monkeypatch.setattr(job, "explain", stop_at_the_third)
     code, _, err = call(capsys, *args)
     assert code == 130 and "interrupted" in err
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["relevance.h5.part"]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["relevance.h5.parts"]
     code, _, _ = call(capsys, *args)
     assert code == 0 and calls == [8, 8, 8, 8, 6]  # the third again, and the rest
     expected = explain(load(model), np.concatenate([images] * 3))
     with h5py.File(tmp_path / "out" / "relevance.h5") as file:
         assert_allclose(file["attribution"][()], expected.relevance, rtol=1e-12, atol=1e-14)
-    assert not (tmp_path / "out" / "relevance.h5.part").exists()
+    assert [p.name for p in (tmp_path / "out").iterdir() if "relevance.h5." in p.name] == []
 
 
 def test_a_run_with_other_inputs_begins_anew(model, images, tmp_path, capsys, monkeypatch):
     """Also where the first sample and the number of samples are the same."""
-    monkeypatch.setattr(numpylrp.run, "CHUNK", 4)
+    monkeypatch.setattr(job, "CHUNK", 4)
     args = ["explain", model, tmp_path / "x.npy", "--out", tmp_path / "out", "--heatmaps", 0]
-    real, calls = numpylrp.run.explain, []
+    real, calls = job.explain, []
 
     def stop_at_the_second(network, x, *rest, **options):
         calls.append(len(x))
@@ -217,7 +221,7 @@ def test_a_run_with_other_inputs_begins_anew(model, images, tmp_path, capsys, mo
             raise KeyboardInterrupt
         return real(network, x, *rest, **options)
 
-    monkeypatch.setattr(numpylrp.run, "explain", stop_at_the_second)
+    monkeypatch.setattr(job, "explain", stop_at_the_second)
     np.save(tmp_path / "x.npy", images)
     assert call(capsys, *args)[0] == 130
     others = images.copy()
@@ -229,18 +233,159 @@ def test_a_run_with_other_inputs_begins_anew(model, images, tmp_path, capsys, mo
         assert_allclose(file["attribution"][()], expected, rtol=1e-12, atol=1e-14)
 
 
-def test_another_run_does_not_go_on_with_it(model, images, tmp_path, capsys, monkeypatch):
+def test_a_finished_run_is_not_computed_again(model, images, tmp_path, capsys, monkeypatch):
     np.save(tmp_path / "x.npy", images)
-    monkeypatch.setattr(numpylrp.run, "CHUNK", 4)
-    (tmp_path / "out").mkdir()
-    with h5py.File(tmp_path / "out" / "relevance.h5.part", "w") as file:
-        file.attrs.update(settings="{}", done=9)
     args = ["explain", model, tmp_path / "x.npy", "--out", tmp_path / "out", "--heatmaps", 0]
     assert call(capsys, *args)[0] == 0
-    with h5py.File(tmp_path / "out" / "relevance.h5") as file:
-        assert abs(file["attribution"][0]).sum() > 0
-    (tmp_path / "out" / "relevance.h5.part").write_bytes(b"\x89HDF\r\n\x1a\n half a file")
+    before = (tmp_path / "out" / "relevance.h5").read_bytes()
+    monkeypatch.setattr(job, "explain", None)  # it is not asked again
+    np.save(tmp_path / "again.npy", images)  # the same samples in another file
+    args[2] = tmp_path / "again.npy"
+    code, _, err = call(capsys, *args)
+    assert code == 0 and "is finished: the same run is not computed again" in err
+    assert (tmp_path / "out" / "relevance.h5").read_bytes() == before
+
+
+def test_a_result_of_another_run_is_replaced_only_when_asked(model, images, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", images)
+    args = ["explain", model, tmp_path / "x.npy", "--out", tmp_path / "out", "--heatmaps", 0]
     assert call(capsys, *args)[0] == 0
+    before = (tmp_path / "out" / "relevance.h5").read_bytes()
+    code, _, err = call(capsys, *args, "--seed", "one-hot")
+    assert code == 1 and "is the result of another run (seed logit instead of one-hot)" in err
+    assert (tmp_path / "out" / "relevance.h5").read_bytes() == before
+    assert call(capsys, *args, "--seed", "one-hot", "--overwrite")[0] == 0
+    assert (tmp_path / "out" / "relevance.h5").read_bytes() != before
+    (tmp_path / "out" / "relevance.h5").write_bytes(before[:-100])
+    code, _, err = call(capsys, *args)
+    assert code == 1 and "is there, and is no finished result" in err
+    assert call(capsys, *args, "--overwrite")[0] == 0
+    assert (tmp_path / "out" / "relevance.h5").read_bytes() == before
+
+
+def test_a_damaged_chunk_is_computed_again(model, images, tmp_path, capsys, monkeypatch):
+    np.save(tmp_path / "x.npy", images)
+    monkeypatch.setattr(job, "CHUNK", 4)
+    args = ["explain", model, tmp_path / "x.npy", "--out", tmp_path / "out", "--heatmaps", 0]
+    real, calls = job.explain, []
+
+    def stop_at_the_third(network, x, *rest, **options):
+        calls.append(len(x))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(network, x, *rest, **options)
+
+    monkeypatch.setattr(job, "explain", stop_at_the_third)
+    assert call(capsys, *args)[0] == 130
+    chunk = tmp_path / "out" / "relevance.h5.parts" / "00000000.h5"
+    with h5py.File(chunk, "r+") as file:
+        file["attribution"][1] += 1.0
+    code, _, err = call(capsys, *args)
+    assert code == 0 and calls == [4, 4, 2, 4, 2] and "going on, 4 of 10 samples are done" in err
+    with h5py.File(tmp_path / "out" / "relevance.h5") as file:
+        assert_allclose(
+            file["attribution"][()], explain(load(model), images).relevance, rtol=1e-12, atol=1e-14
+        )
+
+
+def test_two_processes_do_not_make_one_file(model, images, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", images)
+    (tmp_path / "out").mkdir()
+    args = ["explain", model, tmp_path / "x.npy", "--out", tmp_path / "out", "--heatmaps", 0]
+    with locked(tmp_path / "out" / "relevance.h5"):
+        code, _, err = call(capsys, *args)
+        assert code == 1 and f"is being made by process {os.getpid()}" in err
+    (tmp_path / "out" / "relevance.h5.lock").write_text("1\n")  # left by a process that was killed
+    assert call(capsys, *args)[0] == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["audit.txt", "relevance.h5"]
+
+
+def test_what_is_written_is_never_what_is_read(model, tmp_path, capsys):
+    before = (tmp_path / "net.h5").read_bytes()
+    (tmp_path / "link.h5").symlink_to(tmp_path / "net.h5")
+    os.link(tmp_path / "net.h5", tmp_path / "hard.h5")
+    for out in ("net.h5", "link.h5", "hard.h5", "./net.h5"):
+        for command in ("convert", "fuse"):
+            code, _, err = call(capsys, command, model, "--out", f"{tmp_path}/{out}")
+            assert code == 1 and "is the file that is read" in err
+    assert (tmp_path / "net.h5").read_bytes() == before
+
+
+def test_old_heatmaps_do_not_stay(model, images, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="the plot extra is missing")
+    np.save(tmp_path / "x.npy", images)
+    args = ["explain", model, tmp_path / "x.npy", "--out", tmp_path / "out"]
+    assert call(capsys, *args, "--heatmaps", 5, "--target", "bee")[0] == 0
+    folder = tmp_path / "out" / "heatmaps"
+    (folder / "mine.png").write_bytes(b"")
+    assert call(capsys, *args, "--heatmaps", 2, "--target", "ant", "--overwrite")[0] == 0
+    assert sorted(p.name for p in folder.iterdir()) == ["00000_ant.png", "00001_ant.png", "mine.png"]
+
+
+def test_inputs_of_an_unknown_range(images, tmp_path, capsys):
+    network = chain()
+    network.metadata.pop("input_range")
+    save(network, tmp_path / "net.h5")
+    np.save(tmp_path / "x.npy", np.round(np.abs(images) * 60).clip(0, 255))
+    np.save(tmp_path / "small.npy", images)
+    args = ["--heatmaps", 0, "--out"]
+    run = ["explain", tmp_path / "net.h5", tmp_path / "x.npy"]
+    np.save(tmp_path / "x.npy", np.full_like(images, 255.0))
+    code, _, err = call(capsys, *run, *args, tmp_path / "a")
+    assert code == 0 and "warning: the inputs reach 255, and the model does not say" in err
+    code, _, err = call(capsys, *run, "--scale", "1/255", *args, tmp_path / "b")
+    assert code == 0 and "warning: the inputs" not in err
+    code, _, err = call(capsys, *run, "--input-range", 0, 1, *args, tmp_path / "c")
+    assert code == 1 and "the network takes 0 to 1: scale them" in err
+    code, _, err = call(capsys, *run, "--input-range", 1, 0, *args, tmp_path / "d")
+    assert code == 1 and "low below high" in err
+    network.metadata["input_range"] = [0.0, 1.0]
+    with pytest.raises(LRPError, match="the network takes 0 to 1: scale them"):
+        explain(network, np.full_like(images, 255.0))
+
+
+@plot
+def test_scale_is_for_image_files_too(tmp_path, capsys):
+    from PIL import Image
+
+    network = Network([("flatten", Flatten()), ("fc", Dense(np.eye(12)[:4]))], input_shape=(3, 2, 2))
+    save(network, tmp_path / "rgb.h5")
+    Image.fromarray(np.full((2, 2, 3), 51, np.uint8)).save(tmp_path / "a.png")
+    args = ["explain", tmp_path / "rgb.h5", tmp_path / "a.png", "--heatmaps", 0]
+    for n, (more, value) in enumerate(
+        [(["--scale", "1/255"], 0.2), (["--input-range", -1, 1], -0.6), ([], 51.0)]
+    ):
+        assert call(capsys, *args, *more, "--out", tmp_path / str(n))[0] == 0
+        with h5py.File(tmp_path / str(n) / "relevance.h5") as file:
+            assert_allclose(file["output"][0], value, rtol=1e-12)
+
+
+def test_a_single_output(tmp_path, capsys):
+    network = Network([("fc", Dense([[1.0, -1.0]])), ("sigmoid", Sigmoid())], input_shape=(2,))
+    x = np.array([[3.0, 1.0], [1.0, 3.0], [2.0, 1.0]])
+    np.savez(tmp_path / "x.npz", x=x, labels=[1, 0, 0])
+    save(network, tmp_path / "net.h5")
+    args = ["explain", tmp_path / "net.h5", tmp_path / "x.npz", "--heatmaps", 0]
+    code, out, _ = call(capsys, *args, "--target", "true", "--out", tmp_path / "out")
+    assert code == 0 and "2 of 3 samples classified correctly" in out
+    with h5py.File(tmp_path / "out" / "relevance.h5") as file:
+        assert file["prediction"][()].tolist() == [1, 0, 1]
+        assert_allclose(file["attribution"][()], x * [1, -1], rtol=1e-5)
+    np.savez(tmp_path / "x.npz", x=x, labels=[12, 30, 7])  # a regression
+    code, out, _ = call(capsys, *args, "--out", tmp_path / "other")
+    assert code == 0 and "classified" not in out
+    explanation = explain(network, x, target=[1, 0, 1])
+    assert explanation.prediction.tolist() == [1, 0, 1] and "the output" in str(explanation)
+
+
+def test_relevance_that_is_lost_is_told(tmp_path, capsys):
+    network = Network([("fc", Dense([[1e-6, 0.0], [0.0, 0.0]], [1.0, 0.0]))], input_shape=(2,))
+    save(network, tmp_path / "net.h5")
+    np.save(tmp_path / "x.npy", [[1.0, 1.0], [0.0, 1.0]])
+    args = ["explain", tmp_path / "net.h5", tmp_path / "x.npy", "--heatmaps", 0, "--out", tmp_path / "out"]
+    code, out, _ = call(capsys, *args)
+    assert code == 0 and "the heatmaps of 1 of 2 samples are 0 everywhere" in out
+    assert "of 2 of 2 samples, less than 1 % of the relevance reaches the input" in out
 
 
 def bad(tmp_path, images):
@@ -259,7 +404,7 @@ def bad(tmp_path, images):
         file["x"] = images
     return {
         "missing": (["no.npy"], "no.npy does not exist"),
-        "kind": (["text.csv"], "inputs are to be .npy, .npz, .h5, or images"),
+        "kind": (["text.csv"], "inputs must be .npy, .npz, .h5, or images"),
         "not hdf5": (["text.h5"], "text.h5 is not an HDF5 file"),
         "not npz": (["text.npz"], "text.npz can't be read as .npz"),
         "pickle": (["objects.npy"], "objects.npy can't be read as .npy"),

@@ -7,6 +7,7 @@ Version 1::
       version            1
       outputs            JSON list of layer names
       metadata           JSON object: class_names, input_range, ...
+      checksum           optional: `numpylrp.files.digest` of the file, looked at when it is read
     /inputs/NAME         attribute shape: JSON list, sample shape; null for a free size
     /layers/0000         one group a layer, in an order in which each comes after what it reads
       name               attribute: its name
@@ -32,7 +33,7 @@ import h5py  # type: ignore
 import numpy as np
 
 from ..errors import FileError, LRPError, UnsupportedError
-from ..files import opened, stored_array, whole
+from ..files import digest, opened, stored_array, whole
 from ..layers import KINDS, Layer
 from ..network import Network
 
@@ -82,6 +83,7 @@ def save(network: Network, path: str | os.PathLike) -> None:
             group.attrs["options"] = json.dumps(_options(node.layer), default=_plain)
             for name, array in arrays.items():
                 group.create_dataset(name, data=array)
+        file.attrs["checksum"] = digest(file)
 
 
 def _safe(name: str) -> str:
@@ -126,6 +128,8 @@ def load(path: str | os.PathLike, dtype: Any = np.float64) -> Network:
         version = _attribute(file, "version", path)
         if not isinstance(version, (int, np.integer)) or version > VERSION or version < 1:
             raise FileError(f"{path} has schema version {version}; this numpylrp reads up to {VERSION}")
+        checksum = _attribute(file, "checksum", path, None)
+        changed = checksum is not None and checksum != digest(file)
         for name in ("layers", "inputs"):
             if not isinstance(file.get(name), h5py.Group):
                 raise FileError(f"{path}: the group 'layers' or 'inputs' is missing")
@@ -146,17 +150,40 @@ def load(path: str | os.PathLike, dtype: Any = np.float64) -> Network:
             entries.append((name, layers[key], reads))
         outputs = _json(file, "outputs", path, list)
         metadata = _json(file, "metadata", path, dict)
-        names = metadata.get("class_names")
-        if names is not None and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
-            raise FileError(f"{path}: class_names is to be a list of texts")
-        bounds = metadata.get("input_range")
-        if bounds is not None and not (isinstance(bounds, list) and len(bounds) == 2):
-            raise FileError(f"{path}: input_range is to be a list of two")
     try:
         network = Network(entries, inputs, outputs, metadata)
+        check_metadata(network)
     except LRPError as error:
         raise type(error)(f"{path}: {error}") from None
+    if changed:  # told last: what is wrong with it says more
+        raise FileError(
+            f"{path} is damaged, or was changed since it was written: its checksum is that of other values "
+            "(without the attribute 'checksum' it is read as it is)"
+        )
     return network if dtype is None else network.astype(dtype)
+
+
+def check_metadata(network: Network) -> None:
+    """Refuse class names that are not as many as classes, and an input range that is none."""
+    names = network.metadata.get("class_names")
+    if names is not None:
+        if not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+            raise FileError("class_names must be a list of texts")
+        shapes = [network.shapes[name] for name in network.outputs]
+        counts = {n for shape in shapes for n in shape}
+        single = any(all(n == 1 for n in shape) for shape in shapes) and len(names) == 2
+        if None not in counts and len(names) not in counts and not single:
+            shape = " x ".join(map(str, shapes[0]))
+            raise FileError(f"class_names has {len(names)} names, but the output has shape {shape}")
+    bounds = network.metadata.get("input_range")
+    if bounds is not None:
+        try:
+            low, high = (np.asarray(bound, float) for bound in bounds)
+            valid = bool(np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all())
+        except (TypeError, ValueError):
+            valid = False
+        if not valid:
+            raise FileError(f"input_range must be two numbers, low below high, not {bounds!r:.80}")
 
 
 def _layer(group: h5py.Group, name: str, path: Any) -> Layer:

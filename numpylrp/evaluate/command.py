@@ -176,6 +176,8 @@ def run(args: argparse.Namespace) -> None:
     if args.out:
         _folder(Path(args.out))
     network = load(args.model)
+    if getattr(args, "input_range", None):
+        network.metadata["input_range"] = list(args.input_range)
     given = samples(args.inputs, network, args.dataset, args.labels, args.scale, args.resize)
     given.first = args.first
     if len(given) < 2:

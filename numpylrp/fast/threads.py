@@ -110,6 +110,19 @@ def _helpers(count: int, process: int) -> SimpleQueue:
     return calls
 
 
+def _after_fork() -> None:
+    """A forked process has no threads, and nobody who holds its locks."""
+    global _lock, _starting, _users
+    _lock, _starting = threading.Lock(), threading.Lock()
+    if _users and (blas := _blas()) is not None:
+        blas[1](_before)
+    _users = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def each(work: Callable[..., Any], pieces: Iterable[tuple]) -> None:
     """Call ``work(*piece)`` for every piece, on as many threads as there are cores.
 
