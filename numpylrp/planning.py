@@ -59,12 +59,12 @@ def prepared(
 def checked_range(network: Network, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The batch, unless it lies far outside the range that the model takes (its ``input_range``).
 
-    Refused is what lies further outside than half the width of the range, such as pixels of 0 .. 255
-    for a model that takes 0 .. 1: noise that was added on purpose does not.
+    Refused is what lies further outside than ten times the width of the range, such as pixels of
+    0 .. 255 for a model that takes 0 .. 1; noise that was added on purpose does not.
     """
     bounds = network.metadata.get("input_range")
     if bounds is not None and len(batch) == 1:
-        check_range(next(iter(batch.values())), bounds, 0.5)
+        check_range(next(iter(batch.values())), bounds, 10.0)
     return batch
 
 
