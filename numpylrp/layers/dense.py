@@ -20,6 +20,7 @@ class Dense(Linear):
 
     Examples
     --------
+    >>> import numpy as np
     >>> Dense([[1.0, -2.0], [0.5, 0.0]], [0.0, 1.0]).forward(np.array([[3.0, 1.0]]))
     array([[1. , 2.5]])
     """

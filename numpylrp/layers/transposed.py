@@ -33,6 +33,7 @@ class Conv2DTranspose(Conv):
 
     Examples
     --------
+    >>> import numpy as np
     >>> up = Conv2DTranspose(np.ones((1, 1, 2, 2)), stride=2)
     >>> up.forward(np.array([[[[1.0, 2.0]]]]))
     array([[[[1., 1., 2., 2.],
