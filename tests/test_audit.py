@@ -272,7 +272,11 @@ def test_on_the_command_line(tmp_path, capsys):
     assert main([*args, "--target", "true", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "70 samples; mean over samples" in printed and "fc: the bias" in printed
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["audit.h5", "audit.png", "audit_table.txt"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "audit.h5",
+        "audit.png",
+        "audit_table.txt",
+    ]
     expected = audit(network, np.load(tmp_path / "x.npz")["x"], (np.arange(70) % 3).tolist())
     with h5py.File(tmp_path / "out" / "audit.h5") as file:
         assert_allclose(file["seed"][()], expected.seed, rtol=1e-12)
