@@ -82,7 +82,7 @@ def explanation_text(explanation: Any) -> str:
     n = explanation.target.shape[-1]
     labels = sorted({explanation.label(t) for t in explanation.target.ravel().tolist()})
     what = f"class {', '.join(labels)}" if len(labels) < 6 else f"{len(labels)} classes"
-    what = "the output" if explanation.output[0].size == 1 else what
+    what += " (the only output)" if explanation.output[0].size == 1 else ""
     head = f"{n} sample{'s' * (n > 1)}, {what}{'; mean over samples' * (n > 1)}"
     return f"{head}\n{explanation.table()}"
 

@@ -375,7 +375,7 @@ def test_a_single_output(tmp_path, capsys):
     code, out, _ = call(capsys, *args, "--out", tmp_path / "other")
     assert code == 0 and "classified" not in out
     explanation = explain(network, x, target=[1, 0, 1])
-    assert explanation.prediction.tolist() == [1, 0, 1] and "the output" in str(explanation)
+    assert explanation.prediction.tolist() == [1, 0, 1] and "(the only output)" in str(explanation)
 
 
 def test_relevance_that_is_lost_is_told(tmp_path, capsys):
