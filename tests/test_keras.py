@@ -387,14 +387,20 @@ def test_one_number_of_each_sample(tmp_path):
         assert (explain(n, x).relevance == expected).all()
 
 
-def test_a_wrapper_of_another_layer_than_dense_is_refused(tmp_path):
-    layer = {"class_name": "Conv2D", "config": {"name": "c", "use_bias": False}}
+def test_a_wrapper_of_another_layer_is_that_layer_for_every_step(tmp_path):
+    layer = {"class_name": "Conv2D", "config": {"name": "c", "use_bias": False, "kernel_size": [3, 3]}}
     wrapped = entry("TimeDistributed", "t", batch_input_shape=[None, 2, 4, 4, 1], layer=layer)
-    path = legacy(tmp_path / "t.h5", [wrapped], {"t": {"kernel": np.ones((3, 3, 1, 2))}}, version=b"2.9.0")
-    with pytest.raises(
-        UnsupportedError, match=r"'t' \(TimeDistributed\): it holds 'Conv2D'; there are Dense, "
-    ):
-        load(path)
+    kernel = np.arange(18.0).reshape(3, 3, 1, 2)
+    path = legacy(tmp_path / "t.h5", [wrapped], {"t": {"kernel": kernel}}, version=b"2.9.0")
+    x = np.random.default_rng(0).standard_normal((3, 2, 4, 4, 1))
+    y = load(path).forward(x)
+    assert y.shape == (3, 2, 2, 2, 2)
+    want = np.einsum(
+        "ntijab,abo->ntijo",
+        np.lib.stride_tricks.sliding_window_view(x[..., 0], (3, 3), (2, 3)),
+        kernel[:, :, 0],
+    )
+    assert_allclose(y, want, rtol=1e-6)
 
 
 def test_nested_models_of_keras_2_store_trained_weights_first(tmp_path):

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 import numpylrp
 from numpylrp import explain
 from numpylrp.errors import FileError, UnsupportedError
-from numpylrp.layers import GRU, LSTM, Embedding, MaskedSoftmax, NotEqual
+from numpylrp.layers import GRU, LSTM, Embedding, MaskedSoftmax, NotEqual, TimeDistributed
 
 pytest.importorskip("torch")
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -29,7 +29,9 @@ def model(shape, function, dtype=None):
 
 def with_weights(made):
     rng = np.random.default_rng(0)
-    made.set_weights([0.5 * rng.standard_normal(w.shape) for w in made.get_weights()])
+    kinds = [v.name for v in made.weights]  # a variance is positive
+    values = [0.5 * rng.standard_normal(w.shape) for w in made.get_weights()]
+    made.set_weights([abs(v) if "variance" in kind else v for kind, v in zip(kinds, values)])
     return made
 
 
@@ -118,6 +120,21 @@ def test_attention(tmp_path):
         assert explain(network, TOKENS, composite=preset).relevance.shape == TOKENS.shape
 
 
+def test_a_layer_for_every_step(tmp_path):
+    x = np.random.default_rng(0).standard_normal((2, 4, 6, 5, 3))
+
+    def images(i):
+        y = K.TimeDistributed(K.Conv2D(4, 3, activation="relu"))(i)
+        y = K.TimeDistributed(K.BatchNormalization())(y)
+        y = K.TimeDistributed(K.MaxPooling2D(2))(y)
+        return K.Dense(2)(K.LSTM(3)(K.TimeDistributed(K.Flatten())(y)))
+
+    network = agrees(model((4, 6, 5, 3), images), x, tmp_path)
+    assert [n.layer.family for n in network.nodes if isinstance(n.layer, TimeDistributed)].count("conv") == 1
+    R = explain(network, x, composite="epsilon-plus-flat").relevance
+    assert R.shape == x.shape and R.any()
+
+
 REFUSED = {
     "stateful": (lambda i: K.LSTM(4, stateful=True)(i), "keeps its state from batch to batch"),
     "state": (lambda i: K.LSTM(4, return_state=True)(i)[0], "gives its states as outputs"),
@@ -134,7 +151,7 @@ REFUSED = {
         lambda i: (x := K.Masking()(i), K.MultiHeadAttention(1, 2)(x, x))[1],
         "attention with a mask",
     ),
-    "held": (lambda i: K.TimeDistributed(K.RepeatVector(2))(i), "it holds 'RepeatVector'"),
+    "held": (lambda i: K.TimeDistributed(K.LSTM(2))(K.Reshape((5, 3, 1))(i)), "it holds 'LSTM'"),
 }
 
 
@@ -142,9 +159,10 @@ REFUSED = {
 def test_what_is_refused_is_named(case, tmp_path):
     make, says = REFUSED[case]
     given = K.Input(batch_shape=(2, 5, 3))
-    keras.Model(given, make(given)).save(tmp_path / "m.keras")
+    path = tmp_path / ("m.h5" if case == "held" else "m.keras")
+    keras.Model(given, make(given)).save(path)
     with pytest.raises(UnsupportedError, match=says):
-        numpylrp.load(tmp_path / "m.keras")
+        numpylrp.load(path)
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path):

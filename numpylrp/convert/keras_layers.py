@@ -436,10 +436,9 @@ def _time_distributed(b: Builder, name: str, c: Config, x: list[Value], v: Array
     refused = called(inner["class_name"], inner, inner["config"])
     if refused:
         raise UnsupportedError(f"its layer {refused}")
-    if inner["class_name"] not in keras_sequences.LASTS:
-        known = ", ".join(keras_sequences.LASTS)
-        raise UnsupportedError(f"it holds {inner['class_name']!r}; there are {known}")
-    return BUILDERS[inner["class_name"]](b, name, inner["config"], [b.laid(x[0], False)], v)
+    if inner["class_name"] in keras_sequences.LASTS:
+        return BUILDERS[inner["class_name"]](b, name, inner["config"], [b.laid(x[0], False)], v)
+    return keras_sequences.each_step(b, BUILDERS, name, inner, b.laid(x[0], False), v)
 
 
 def _same(b: Builder, name: str, c: Config, x: list[Value], v: Arrays) -> Value:

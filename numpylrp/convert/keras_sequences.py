@@ -210,6 +210,23 @@ def multi_head(b: Any, name: str, c: Config, x: list[Value], v: Arrays) -> Value
     return values[name]
 
 
+def each_step(b: Any, builders: dict, name: str, inner: dict, t: Value, v: Arrays) -> Value:
+    """A layer for every step: what it is made of here, one after the other."""
+    kind, c = inner["class_name"], inner["config"]
+    if kind not in builders or kind in (*BUILDERS, "TimeDistributed"):
+        raise UnsupportedError(f"it holds {kind!r}, which is not supported for every step")
+    apart = type(b)({"step": t.shape[1:]}, b.keras, b.theano)
+    end = apart.laid(builders[kind](apart, name, c, [Value("step", t.shape[1:])], v), False)
+    read = "step"
+    for own, layer, reads in apart.layers:
+        if reads != (read,) or layer.merges:
+            raise UnsupportedError(f"it holds {kind!r}, which is more than one layer after the other here")
+        t, read = b.add(own, L.TimeDistributed(layer), t, swapped=False), own
+    if read != end.name:
+        raise UnsupportedError(f"it holds {kind!r}, which is not supported for every step")
+    return t
+
+
 BUILDERS: dict[str, Callable] = {
     "Embedding": embedding,
     "Masking": masking,

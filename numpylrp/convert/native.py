@@ -34,7 +34,7 @@ import numpy as np
 
 from ..errors import FileError, LRPError, UnsupportedError
 from ..files import digest, opened, stored_array, whole
-from ..layers import KINDS, Layer
+from ..layers import KINDS, Layer, TimeDistributed
 from ..network import Network
 
 FORMAT, VERSION = "numpylrp", 1
@@ -101,7 +101,10 @@ def _plain(value: Any) -> Any:
 
 def _options(layer: Layer) -> dict[str, Any]:
     fields = {f.name: getattr(layer, f.name) for f in dataclasses.fields(layer)}
-    return {name: value for name, value in fields.items() if not isinstance(value, np.ndarray)}
+    found = {name: value for name, value in fields.items() if not isinstance(value, np.ndarray)}
+    if isinstance(layer, TimeDistributed):  # its arrays are those of the layer in it
+        found["layer"] = {"kind": type(layer.layer).__name__, "options": _options(layer.layer)}
+    return found
 
 
 def load(path: str | os.PathLike, dtype: Any = np.float64) -> Network:
@@ -196,6 +199,17 @@ def _layer(group: h5py.Group, name: str, path: Any) -> Layer:
     arrays = {
         key: stored_array(data, f"{path}: {data.name} of layer {name!r}") for key, data in group.items()
     }
+    inside = options.get("layer") if kind == "TimeDistributed" else None
+    if inside is not None:
+        known = isinstance(inside, dict) and isinstance(inside.get("options"), dict)
+        if not known or inside.get("kind") not in KINDS or inside["kind"] == kind:
+            raise FileError(f"{path}: layer {name!r} ({kind}) holds no layer that is known: {inside!r:.80}")
+        return TimeDistributed(_built(inside["kind"], inside["options"], arrays, name, path))
+    return _built(kind, options, arrays, name, path)
+
+
+def _built(kind: str, options: dict, arrays: dict, name: str, path: Any) -> Layer:
+    """A layer of this kind, which KINDS has, with these parameters."""
     fields = {f.name: f for f in dataclasses.fields(KINDS[kind])}
     for key in (*options, *arrays):
         if key not in fields:

@@ -335,3 +335,9 @@ _of(kinds.MatMul)(sequence_gradients.matmul)
 _of(kinds.MaskedSoftmax)(sequence_gradients.masked_softmax)
 _of(kinds.Embedding)(sequence_gradients.embedding)
 _of(kinds.NotEqual)(_moved)
+
+
+@_of(kinds.TimeDistributed)
+def _each_step(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
+    steps = (a.reshape(-1, *a.shape[2:]) for a in (g, x, y))
+    return backward(layer.layer, *steps).reshape(x.shape)

@@ -25,6 +25,7 @@ from .attention import Embedding, MaskedSoftmax, MatMul, NotEqual, Positions, Ro
 from .base import Layer, Linear, Ruled
 from .conv import Conv, Conv1D, Conv2D, Conv3D
 from .dense import Dense
+from .distributed import TimeDistributed
 from .lrn import LRN
 from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from .norm import Affine, BatchNorm, Diagonal, Scaled
@@ -140,6 +141,7 @@ __all__ = [
     "SumPool3D",
     "Tanh",
     "Threshold",
+    "TimeDistributed",
     "Transpose",
     "UnitNorm",
     "UpSampling",

@@ -558,6 +558,6 @@ class _Back:
 
 
 _NORMS = (L.LRN, L.LayerNorm, L.GroupNorm, L.InstanceNorm, L.RMSNorm, L.UnitNorm)
-_MEASURED = (*_NORMS, L.Recurrent, L.MatMul, L.MaskedSoftmax, L.Embedding, L.NotEqual)
+_MEASURED = (*_NORMS, L.Recurrent, L.MatMul, L.MaskedSoftmax, L.Embedding, L.NotEqual, L.TimeDistributed)
 _KNOWN = {kind for kind in L.KINDS.values() if not issubclass(kind, _MEASURED)}
 """Layers whose errors are known here; those of others are measured."""
