@@ -10,12 +10,14 @@ the relevance R_j that it distributes), an output sends ``(z_j - b_j) / d_j R_j`
     rule       what the rule itself makes: alpha-beta, say, where one sign is missing (see below)
     padding    what lies on zeros put around an image
     state      what arrives at the initial states of a recurrent layer, where they are no inputs
+    shift      what RAP subtracts evenly from all inputs (the terms of its rule made as much: see rule)
+    pruned     what is set to 0 on the way and not made up for, and what a mask holds back
 
-so that ``received = sent + bias + epsilon + dropped + rule + padding + state`` for every sample. A saturated
-threshold unit (what fusing leaves of a ReLU) is constant: what it absorbs counts as bias. Where a
-rule makes several shares and only some have a denominator of 0, the rule has made what these lack:
-alpha 2 and beta 1 distribute 2 R and -R, and where nothing inhibits, R has been created. A layer that takes
-several linear steps (a recurrent layer, a product by halves) sums up what each of them takes.
+so that ``received = sent + bias + epsilon + dropped + rule + padding + state + shift + pruned`` for every
+sample. A saturated threshold unit (what fusing leaves of a ReLU) is constant: what it absorbs counts as
+bias. Where a rule makes several shares and only some have a denominator of 0, the rule has made what these
+lack: alpha 2 and beta 1 distribute 2 R and -R, and where nothing inhibits, R has been created. A layer that
+takes several linear steps (a recurrent layer, a product by halves) sums up what each of them takes.
 """
 
 from __future__ import annotations
@@ -30,16 +32,19 @@ from typing import Any
 import h5py  # type: ignore
 import numpy as np
 
+from .attributing import RelativeAttribution
+from .conditional import Mask
 from .explanation import Explanation, explain
 from .files import whole
 from .fusion import fuse
 from .layers import Diagonal, Linear, Recurrent, Threshold, ZeroPadding
 from .network import Network
 from .nonlinear import Inner, Nonlinear, Uniform
+from .pruning import PrunedRule
 from .rules import AlphaBeta, Flat, Pass, Rule, WSquare, ZBox, divide
 from .text import aligned
 
-SINKS = ("bias", "epsilon", "dropped", "rule", "padding", "state")
+SINKS = ("bias", "epsilon", "dropped", "rule", "padding", "state", "shift", "pruned")
 """Where relevance can go besides to the inputs."""
 
 EXPLODES = 10.0
@@ -311,8 +316,14 @@ class _Watch:
             held = layer.linearized(x, y)[0] if layer.takes_rule and not layer.merges else layer
             _account_all(row, rule.inner(held, R, x, y))
             row.words = rule.words
+        elif isinstance(rule, PrunedRule):
+            _account_pruned(row, rule, layer, R, x, y)
+        elif isinstance(rule, RelativeAttribution):
+            _account_shift(row, rule, *layer.linearized(x, y)[:2], R)
         elif rule is not None and type(rule).propagate is Rule.propagate:
             _account(row, rule, *layer.linearized(x, y), R)
+        elif isinstance(layer, Mask):
+            row.sinks["pruned"] = row.received - row.sent
         elif isinstance(layer, Threshold):
             row.sinks["bias"] = row.received - row.sent
             row.taken["bias"] = row.absolute_received - row.absolute_sent
@@ -338,6 +349,36 @@ def _account_all(row: Row, steps: Iterable[Inner]) -> None:
         for name, value in part.taken.items():
             row.taken[name] = row.taken.get(name, 0.0) + value
     row.sinks["rule"] = row.sinks["rule"] + _but_for_rounding(row)
+
+
+def _account_pruned(
+    row: Row, rule: PrunedRule, layer: Any, R: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> None:
+    """The shares of a rule whose relevance is pruned, and what pruning takes."""
+    linear, x, y = layer.linearized(x, y)
+    if rule.left is not None:
+        x = x * rule.left
+        y = linear.linear(x, *linear.parameters(x.shape[1:]))
+    whole = replace(row, absolute_sent=row.absolute_received)  # what explodes is told of unpruned layers
+    if isinstance(rule.rule, RelativeAttribution):
+        _account_shift(whole, rule.rule, linear, x, R)
+    elif type(rule.rule).propagate is Rule.propagate:
+        _account(whole, rule.rule, linear, x, y, R)
+    row.taken, row.flipped = whole.taken, whole.flipped
+    row.sinks["pruned"] = _but_for_rounding(row)
+
+
+def _account_shift(row: Row, rule: RelativeAttribution, linear: Any, x: np.ndarray, R: np.ndarray) -> None:
+    """What the terms of RAP's rule make, what its shift takes, and what is lost where nothing contributes."""
+    for side in rule.sides(x):
+        C = rule.contributions(linear, R, side)
+        lost = ~(C != 0).reshape(len(C), -1).any(1)
+        made = _sums(C)
+        row.sinks["dropped"] += np.where(lost, row.received, 0)
+        row.sinks["rule"] += np.where(lost, 0, row.received - made)
+        row.sinks["shift"] += np.where(lost, 0, made - row.received)
+    extra = len(rule.sides(x)) - 1  # each side gets all of the relevance
+    row.sinks["rule"] -= extra * row.received
 
 
 def _but_for_rounding(row: Row) -> np.ndarray:

@@ -24,6 +24,7 @@ from .composite import PRESETS
 from .convert.native import check_metadata
 from .errors import FileError, LRPError
 from .evaluate import command as evaluation
+from .experiments import command as reproducing
 from .files import opened, printable, same_file, whole, write_between
 from .inputs import Samples, samples
 from .jobs.relevance import CHUNK, explain_into, lost
@@ -101,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
     for add in COMMANDS:
         add(commands)
     evaluation.add_parser(commands, _inputs, _normalization, _bounds)
+    reproducing.add_parser(commands)
     return top
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .attributing import AbsLRP, ImageBox, RelativeAttribution
 from .errors import LRPError
 from .layers import KINDS, BatchNorm, Diagonal, Layer, kind_of
 from .network import Network, Node
@@ -92,25 +93,25 @@ def weighted(network: Network) -> list[Node]:
     return [node for node in network.nodes if node.layer.family in ("dense", "conv")]
 
 
-def _ends(network: Network, last: bool) -> set[str]:
+def ends(network: Network, last: bool) -> set[str]:
     """The weighted layers with no weighted layer before them (or, where `last`, after them)."""
     seen: set[str] = set()  # nodes that a weighted layer lies before (or after)
-    ends = set()
+    found = set()
     for node in reversed(network.nodes) if last else network.nodes:
         near = [n.name for n in network.readers(node.name)] if last else node.inputs
         covered = any(name in seen for name in near)
         is_weighted = node.layer.family in ("dense", "conv")
         if is_weighted and not covered:
-            ends.add(node.name)
+            found.add(node.name)
         if is_weighted or covered:
             seen.add(node.name)
-    return ends
+    return found
 
 
 def _test(what: Any, network: Network) -> Callable[[Node], bool]:
     if what in ("first", "last"):
-        ends = _ends(network, what == "last")
-        return lambda node: node.name in ends
+        names = ends(network, what == "last")
+        return lambda node: node.name in names
     if isinstance(what, str) and what in FAMILIES:
         return lambda node: node.layer.family == what
     if isinstance(what, str) and what in KINDS:
@@ -154,7 +155,7 @@ def boxes(network: Network, low: Any = None, high: Any = None) -> list[tuple[Cal
         The bounds are not known, or something else lies between.
     """
     low, high = input_range(network, low, high)
-    first = sorted(_ends(network, False))
+    first = sorted(ends(network, False))
     return [(one_layer(name), ZBox(*_bounds(network, name, low, high))) for name in first]
 
 
@@ -300,6 +301,31 @@ def lstm(network: Network, epsilon: float = 1e-3) -> Composite:
     return Composite([("recurrent", Gated(sums=Epsilon(epsilon)))], Epsilon(epsilon))
 
 
+def rap(network: Network, doubled: bool = False) -> Composite:
+    """Relative Attributing Propagation (Nam et al. 2020), as the authors' code computes it.
+
+    The last layer by absolute contributions, then `RelativeAttribution` with its shift; a first convolution
+    of three channels gets z^B with the bounds of each image; pooling and sums LRP-0. RAP depends on whether
+    normalization is fused: unfused (``normalization="linear"``), it passes relevance on unchanged, as their
+    code does, but for values that are 0. `doubled` is what their code does with inputs of both signs.
+    """
+
+    def colour(network: Network, node: Node) -> bool:
+        shape = {**network.inputs, **network.shapes}[node.inputs[0]]
+        return node.name in ends(network, False) and node.layer.family == "conv" and shape[0] == 3
+
+    return Composite(
+        [
+            ("last", AbsLRP()),
+            (colour, ImageBox()),
+            ("conv", RelativeAttribution(inhibiting=True, doubled=doubled)),
+            ("dense", RelativeAttribution(doubled=doubled)),
+            (lambda network, node: isinstance(node.layer, Diagonal), AbsLRP()),
+        ],
+        Epsilon(0.0),
+    )
+
+
 PRESETS: dict[str, Callable[..., Composite]] = {
     "epsilon": epsilon,
     "epsilon-plus": epsilon_plus,
@@ -314,6 +340,7 @@ PRESETS: dict[str, Callable[..., Composite]] = {
     "attnlrp": attn_lrp,
     "cp-lrp": cp_lrp,
     "lstm": lstm,
+    "rap": rap,
 }
 """The presets by name: functions of a network, and of what the preset leaves open."""
 

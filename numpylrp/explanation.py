@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ import numpy as np
 from . import seed as seeds
 from .batches import in_batches, rows_of, samples_at_a_time, stacked
 from .clrp import contrast
-from .errors import LRPError, check_finite, lookup
+from .errors import LRPError, lookup
 from .fast import path_of
 from .fast.plans import each_walk, needed, settled
 from .fast.threads import each, one_blas_thread
 from .network import Network
-from .planning import checked_range, start_of, traced_layers
+from .planning import check_sent, checked_range, class_names, planned
+from .pruning import Prune
 from .rules import Rule
 from .text import explanation_text, flow_table
 from .wiring import Node
@@ -98,10 +100,7 @@ class Explanation:
         """
         return flow_table(self.steps, sample)
 
-    def __str__(self) -> str:
-        return explanation_text(self)
-
-    __repr__ = __str__
+    __str__ = __repr__ = explanation_text
 
 
 def explain(
@@ -114,6 +113,8 @@ def explain(
     normalization: str = "fused",
     seed: Any = "logit",
     output: str | None = None,
+    masks: Mapping[str, Any] | None = None,
+    prune: Prune | None = None,
     trace: bool | Iterable[str] = False,
     batch_size: int | None = None,
     watch: Callable | None = None,
@@ -143,7 +144,10 @@ def explain(
         difference between the target and its dual (Gu et al. 2018); steps of "clrp2" are the target's.
     output : str, optional
         The output to explain, of a network with several; by default the first. A softmax or
-        sigmoid at the end is left out: the walk starts from the logits.
+        sigmoid at the end is left out: the walk starts from the logits. Or any layer, for which `target`
+        is a channel or unit, and ``numpylrp.seed.unit(c, i, j)`` a seed for a single value.
+    masks, prune
+        What of hidden relevance goes on: `numpylrp.conditional.masked`, `numpylrp.pruning.Prune`.
     trace : bool or names of layers
         Keep the arrays of every step of all layers, or of these; calculated with ``fast=False``.
     batch_size : int, optional
@@ -182,15 +186,16 @@ def explain(
     network, rules = settled(network, composite, normalization, options)
     batch = checked_range(network, network.batch(x))
     total = len(next(iter(batch.values())))
-    top, traced = start_of(network, output, seed), traced_layers(trace, network)
+    network, top, traced = planned(network, output, seed, masks, trace)
     fast = fast and not traced
 
     def part(rows: slice) -> Explanation:
         walk = Walk(network, rules, {name: value[rows] for name, value in batch.items()}, traced, watch, fast)
         start = seeds.seed_of(seed, rows, total, 1 + len(network.shapes[top]))
+        walked = walk.explain if prune is None else partial(prune.walk, walk)
         if classes is None:
-            return walk.explain(top, rows_of(target, rows, total), start)
-        return stacked([walk.explain(top, one, start) for one in classes])
+            return walked(top, rows_of(target, rows, total), start)
+        return stacked([walked(top, one, start) for one in classes])
 
     size = total if traced else samples_at_a_time(batch_size, total, lambda: needed(network, batch, rules))
     with one_blas_thread():
@@ -221,7 +226,7 @@ class Walk:
 
     def explain(self, top: str, target: Any, seed: Any) -> Explanation:
         """The explanation of one target of each sample, from the output of the layer `top`."""
-        output, names = self.values[top], self.network.metadata.get("class_names")
+        output, names = self.values[top], class_names(self.network, top)
         target = seeds.targets(target, output, names)
         R = seeds.start(seed, output, target)
         relevance, steps = self.back({top: R})
@@ -243,12 +248,7 @@ class Walk:
                 arrived[name] = (zero := np.zeros_like(self.values[name])), _sums(zero)
             R, total = arrived[name]
             steps[name] = Step(name, "Input", "", R.shape[1:], total, total)
-        if not np.isfinite(np.concatenate([step.sent for step in steps.values()])).all():
-            sends = "sends on: a denominator is too close to 0"
-            check_finite(
-                (f"the relevance that layer {s.name!r} ({s.kind}, {s.rule}) {sends}", s.sent)
-                for s in steps.values()
-            )
+        check_sent(steps.values())
         return {name: arrived[name][0] for name in self.network.inputs}, dict(reversed(steps.items()))
 
     def step(self, node: Node, arrived: dict[str, tuple[np.ndarray, np.ndarray]]) -> Step:

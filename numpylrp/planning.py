@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from .bounds import check_range
 from .composite import Composite, find_composite, named_layers, one_layer, standardizations
-from .errors import LRPError, lookup
+from .conditional import masked
+from .errors import LRPError, check_finite, lookup
 from .fusion import fused_once
 from .layers import Sigmoid, Softmax, Transpose
 from .network import Network
@@ -73,14 +75,39 @@ def start_of(network: Network, output: str | None, seed: Any) -> str:
     transpose after it that channels-last models have, so that classes lie along the first axis.
     """
     at = network.outputs[0] if output is None else output
+    if at not in network:
+        there = ", ".join(node.name for node in network.nodes)
+        raise LRPError(f"there is no output or layer {at!r} in the network walked through; there are {there}")
     if at not in network.outputs:
-        raise LRPError(f"there is no output {at!r}; there are {', '.join(network.outputs)}")
+        return at
     own = not isinstance(seed, str) and not callable(seed)  # an array has the layout of the output
     while isinstance(network[at], Transpose) and not own and network.node(at).inputs[0] in network:
         at = network.node(at).inputs[0]
     if isinstance(network[at], (Softmax, Sigmoid)) and network.node(at).inputs[0] in network:
         at = network.node(at).inputs[0]
     return at
+
+
+def planned(network: Network, output: str | None, seed: Any, masks: Any, trace: Any) -> tuple:
+    """The network with its masks, where the walk starts, and the layers whose arrays are kept."""
+    top = start_of(network, output, seed)
+    network = masked(network, masks, top) if masks else network
+    return network, top, traced_layers(trace, network)
+
+
+def check_sent(steps: Collection[Any]) -> None:
+    """Refuse relevance that is NaN or infinite, with the first layer that sent any."""
+    if not np.isfinite(np.concatenate([step.sent for step in steps])).all():
+        sends = "sends on: a denominator is too close to 0"
+        check_finite(
+            (f"the relevance that layer {s.name!r} ({s.kind}, {s.rule}) {sends}", s.sent) for s in steps
+        )
+
+
+def class_names(network: Network, top: str) -> Any:
+    """The labels of the classes, where the walk starts from an output, not from a hidden layer."""
+    ends = {start_of(network, output, seed) for output in network.outputs for seed in ("logit", None)}
+    return network.metadata.get("class_names") if top in ends else None
 
 
 def traced_layers(trace: Any, network: Network) -> set[str]:

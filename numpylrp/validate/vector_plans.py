@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import layers as L
+from ..attributing import AbsLRP, ImageBox, RelativeAttribution
 from ..composite import Composite, weighted
 from ..network import Network
 from ..planning import prepared
@@ -396,3 +397,42 @@ def _(n: Numbers) -> tuple:
         ("fc2", n.dense(3, 4)),
     ]
     return _network(layers, n.array((2, 2, 6, 6), -16, 16))
+
+
+def _attributing(network: Network, x: Any, numbers: Numbers) -> Iterator[tuple]:
+    """The rules by absolute contributions in every layer, relevance of both signs; and RAP."""
+    top = network.outputs[0]
+    seed = numbers.array((2, *network.shapes[top]), -16, 16, zero=False)
+    rules: dict[str, Rule] = {
+        "absolute": AbsLRP(),
+        "attribution": RelativeAttribution(),
+        "attribution inhibiting": RelativeAttribution(inhibiting=True),
+    }
+    if len(network) == 1:
+        rules["image box"] = ImageBox()
+    for name, rule in rules.items():
+        composite = Composite([(node.name, rule) for node in weighted(network)], Epsilon(0.0))
+        yield name, composite.rules(network), "linear", None, seed
+    if len(network) > 1:
+        yield "rap", _settled(network, "rap", "linear"), "linear", 1, None
+
+
+@_plan("rap-dense", "dense layer, inputs of mixed sign, rules by absolute contributions", 31)
+def _(n: Numbers) -> tuple:
+    return Network([("layer", n.dense(4, 6))], (6,)), {"input": n.array((2, 6), -16, 16)}, _attributing
+
+
+@_plan("rap-network", "RAP: three channels, padding, pooling, two dense layers", 32)
+def _(n: Numbers) -> tuple:
+    layers = [
+        ("conv1", n.conv(3, 3, 3, 3, padding=1)),
+        ("relu1", L.ReLU()),
+        ("pool", L.MaxPool2D(2)),
+        ("conv2", n.conv(3, 3, 2, 2)),
+        ("relu2", L.ReLU()),
+        ("flatten", L.Flatten()),
+        ("fc1", n.dense(4, 3)),
+        ("relu3", L.ReLU()),
+        ("fc2", n.dense(3, 4)),
+    ]
+    return Network(layers, (3, 4, 4)), {"input": n.array((2, 3, 4, 4), -16, 16)}, _attributing

@@ -23,7 +23,7 @@ from typing import Any
 import h5py  # type: ignore
 import numpy as np
 
-from .. import nonlinear
+from .. import attributing, nonlinear
 from .. import rules as kinds
 from ..composite import Composite
 from ..convert import native
@@ -288,7 +288,7 @@ def _from_json(given: Any) -> Rule:
 
 _RULES = {
     name: kind
-    for module in (kinds, nonlinear)
+    for module in (kinds, nonlinear, attributing)
     for name, kind in vars(module).items()
     if isinstance(kind, type) and issubclass(kind, Rule)
 }

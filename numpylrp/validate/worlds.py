@@ -17,7 +17,7 @@ from .. import layers as L
 from .. import seed as seeds
 from ..composite import Composite, weighted
 from ..network import Network
-from ..planning import prepared, start_of
+from ..planning import class_names, prepared, start_of
 from ..rules import Rule
 from ..wiring import Node
 
@@ -197,7 +197,7 @@ class Question:
         network, rules = self.settled(network, normalization)
         top = start_of(network, self.output, self.seed)
         values = self.forward(network, self.x if x is None else x)
-        names = network.metadata.get("class_names")
+        names = class_names(network, top)
         target = seeds.targets(self.target, values[top], names)
         seed = seeds.start(self.seed, values[top], target)
         contrast = self.seed if isinstance(self.seed, str) and self.seed.startswith("clrp") else ""

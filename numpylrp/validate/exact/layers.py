@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any
 
 from ...errors import LRPError, ShapeError, UnsupportedError
-from .rules import spread
+from .rules import attributed, spread
 from .tensors import ONE, ZERO, Shape, Values, along, broadcast, flat_index, positions, size, tensor
 
 
@@ -51,6 +51,8 @@ class Rows:
             if len(shapes) == 1:
                 return list(R)
             return _sum((dict.fromkeys(row, r / len(row)) for row, r in zip(self.rows, R)), len(x))
+        if type(rule).__name__ == "RelativeAttribution":
+            return attributed(rule, self.rows, x, R)
         bounds = None
         if type(rule).__name__ == "ZBox":
             if len(shapes) > 1:
@@ -188,6 +190,19 @@ class Lrn:
 
     def back(self, R: Values, x: Values, *rest: Any) -> Values:
         return self.expanded(x).back(R, x, *rest)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Values unchanged, relevance times a factor each."""
+
+    factors: Values
+
+    def forward(self, x: Values) -> Values:
+        return list(x)
+
+    def back(self, R: Values, *_: Any) -> Values:
+        return [r * f for r, f in zip(R, self.factors)]
 
 
 class Top:
@@ -482,7 +497,12 @@ def _merge(layer: Any, *shapes: Shape) -> tuple[Any, Shape]:
     return Rows(rows, [ZERO] * len(rows), from_after=from_after, from_before=from_after), out
 
 
+def _mask(layer: Any, shape: Shape) -> tuple[Any, Shape]:
+    return Held(broadcast(layer.mask, shape, channels=True)), shape
+
+
 KINDS: dict[str, Callable[..., tuple[Any, Shape]]] = {
+    "Mask": _mask,
     "Dense": _dense,
     **{f"{kind}{rank}D": _conv for kind in ("Conv", "ScaledPool") for rank in (1, 2, 3)},
     "Conv2DTranspose": _conv,

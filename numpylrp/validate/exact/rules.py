@@ -80,9 +80,73 @@ def spread(
     elif kind == "ZBox":
         low, high = bounds
         c = {i: v - low[i] * plus(row[i]) - high[i] * _minus(row[i]) for i, v in c.items()}
+    elif kind == "ImageBox":
+        low, high = min(x), max(x)
+        c = {i: v - low * plus(row[i]) - high * _minus(row[i]) for i, v in c.items()}
+    elif kind == "AbsLRP":
+        c = {i: abs(v) for i, v in c.items()}
     elif kind == "AbsZ":
         c = {i: abs(v) for i, v in c.items()}
         return _over(R, c, sum(c.values(), abs(bias)), eps)
     else:
         raise UnsupportedError(f"the oracle does not know the rule {rule!r}")
     return _over(R, c, sum(c.values(), ZERO), eps)
+
+
+def attributed(rule: Any, rows: Sequence[Mapping[int, Fraction]], x: Values, R: Values) -> Values:
+    """A step of RAP, `numpylrp.attributing.RelativeAttribution`, for all outputs of a layer.
+
+    Examples
+    --------
+    >>> from numpylrp.attributing import RelativeAttribution
+    >>> rows = [{0: Fraction(1), 1: Fraction(-1)}, {1: Fraction(1)}]
+    >>> attributed(RelativeAttribution(), rows, [Fraction(3), Fraction(1)], [Fraction(4), Fraction(2)])
+    [Fraction(7, 2), Fraction(5, 2)]
+    """
+    if rule.doubled and min(x) < 0 < max(x):
+        sides = [[plus(v) for v in x], [plus(-v) for v in x]]
+    else:
+        sides = [[abs(v) for v in x] if rule.doubled else x]
+    found = [ZERO] * len(x)
+    for side in sides:
+        C = [ZERO] * len(x)
+        for row, r in zip(rows, R):
+            z = {i: side[i] * w for i, w in row.items()}
+            P, N = sum(map(plus, z.values())), -sum(map(_minus, z.values()))
+            for i, v in z.items():
+                first = v if r >= 0 or not rule.inhibiting else -v
+                below = P if r >= 0 or not rule.inhibiting else N
+                if below:
+                    C[i] += plus(first) / below * r
+                if P + N:
+                    C[i] += plus(-v) / (P + N) * r
+        on = [c != 0 for c in C]
+        shift = (sum(C, ZERO) - sum(R, ZERO)) / sum(on) if any(on) else ZERO
+        found = [f + c - shift if o else f for f, c, o in zip(found, C, on)]
+    return found
+
+
+def large(R: Values, positive: Fraction, negative: Fraction) -> list[bool]:
+    """What pruning leaves (`numpylrp.pruning.Prune`).
+
+    Examples
+    --------
+    >>> large([Fraction(5), Fraction(1), Fraction(-2)], Fraction(1, 4), Fraction(1, 8))
+    [True, False, True]
+    """
+    left = []
+    for r in R:
+        some = [abs(v) for v in R if v * r > 0]
+        upto = sum(v for v in some if v <= abs(r))
+        left.append(r != 0 and upto > (positive if r > 0 else negative) * sum(some))
+    return left
+
+
+def pruned(R: Values, positive: Fraction, negative: Fraction) -> Values:
+    """PLRP-lambda: what is left, with the sum of each sign kept."""
+    left = [r if ok else ZERO for r, ok in zip(R, large(R, positive, negative))]
+    factor = {}
+    for sign in (1, -1):
+        below = sum(v for v in left if v * sign > 0)
+        factor[sign] = sum(v for v in R if v * sign > 0) / below if below else ONE
+    return [v * factor[1 if v > 0 else -1] for v in left]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from ...errors import LRPError, ShapeError
 from ...rules import AbsZ, Pass
 from .fusing import fuse_nodes
 from .layers import Lrn, Node, Top, exact_nodes
+from .rules import large, pruned
 from .tensors import ZERO, Tensor, along, tensor
 
 
@@ -101,7 +103,14 @@ class Result:
     stays: dict[str, str]
 
 
-def explain(network: Any, x: Any, R: Any, rules: Mapping[str, Any], normalization: str = "linear") -> Result:
+def explain(
+    network: Any,
+    x: Any,
+    R: Any,
+    rules: Mapping[str, Any],
+    normalization: str = "linear",
+    prune: Any = None,
+) -> Result:
     """Exact relevance for one sample, by the definitions.
 
     Parameters
@@ -116,6 +125,8 @@ def explain(network: Any, x: Any, R: Any, rules: Mapping[str, Any], normalizatio
         The rule of every layer that takes one, as ``Composite.rules(network)`` gives.
     normalization : str
         Of batch normalization: "linear", "fused", "identity" or "abs-z" (see `numpylrp.explain`).
+    prune : numpylrp.pruning.Prune, optional
+        Read as data.
 
     Returns
     -------
@@ -148,6 +159,13 @@ def explain(network: Any, x: Any, R: Any, rules: Mapping[str, Any], normalizatio
     if normalization in ("identity", "abs-z"):
         own = Pass() if normalization == "identity" else AbsZ()
         rules = {**rules, **{n.name: own for n in nodes.values() if n.kind == "BatchNorm"}}
+    first: dict[str, Any] = {}
+    if prune is not None and prune.again:
+        first = explain(network, x, R, rules, normalization).steps
+    cut, parts_cut = _pruned_layers(network) if prune is not None else (), ()
+    if prune is not None:
+        below = prune.p / 2 if prune.negative is None else prune.negative
+        parts_cut = Fraction(prune.p), Fraction(below)
     values = record(nodes, given)
     top = network.outputs[0]
     top = nodes[top].inputs[0] if isinstance(nodes[top].op, Top) else top
@@ -164,8 +182,13 @@ def explain(network: Any, x: Any, R: Any, rules: Mapping[str, Any], normalizatio
             continue
         R, parts = relevance.pop(node.name), tuple(values[name] for name in node.inputs)
         x = [v for part in parts for v in part.values]
+        if node.name in cut and first:
+            left = large(first[node.name].R_x.values, *parts_cut)
+            x = [v if ok else ZERO for v, ok in zip(x, left)]
         try:
             R_x = node.op.back(R.values, x, rules.get(node.name), node.shapes, node.shape)
+            if node.name in cut and not first:
+                R_x = pruned(R_x, *parts_cut)
         except LRPError as error:
             raise type(error)(f"layer {node.name!r} ({node.kind}): {error}") from None
         z = values[node.name]
@@ -180,6 +203,19 @@ def explain(network: Any, x: Any, R: Any, rules: Mapping[str, Any], normalizatio
         steps[node.name] = Step(parts[0] if one else parts, z, R, sent[0] if one else tuple(sent))
     found = {n: relevance.get(n, Tensor(t.shape, [ZERO] * len(t.values))) for n, t in given.items()}
     return Result(found, steps, stays)
+
+
+def _pruned_layers(network: Any) -> set[str]:
+    """The dense and convolutional layers that another such layer comes before."""
+    after: set[str] = set()
+    found = set()
+    for node in network.nodes:
+        has, own = any(name in after for name in node.inputs), node.layer.family in ("dense", "conv")
+        if has and own:
+            found.add(node.name)
+        if has or own:
+            after.add(node.name)
+    return found
 
 
 def rounding_error(ours: Any, exact: Tensor) -> float:
