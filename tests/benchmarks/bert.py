@@ -1,4 +1,4 @@
-"""Seconds for a BERT of six layers on 128 tokens: PyTorch's forward and backward pass beside our explanations.
+"""A BERT of six layers on 128 tokens: PyTorch's forward and backward pass beside our explanations.
 
     python tests/benchmarks/bert.py
 
@@ -54,7 +54,7 @@ def main():
     seed = np.zeros((1, 128, config.hidden_size), np.float32)
     seed[:, 0] = 1
     for preset in ("attnlrp", "cp-lrp"):
-        ours = least(lambda: explain(network, ids.numpy(), seed=seed, composite=preset))
+        ours = least(lambda name=preset: explain(network, ids.numpy(), seed=seed, composite=name))
         print(f"{preset}: {1000 * ours:.0f} ms, {ours / theirs:.2f} times that")
 
 
