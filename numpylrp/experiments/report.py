@@ -123,7 +123,7 @@ def text_of(study: Study, experiment: Experiment, rows: list[tuple], comparisons
 
 def chart(rows: list[tuple], path: Path) -> None:
     """Mean and standard error of every method, a panel for each measure, a colour for each network."""
-    table = means(rows)
+    table = [record for record in means(rows) if record["measure"] != "absorbed"]  # it may be anything
     measures = list(dict.fromkeys(record["measure"] for record in table))
     methods = list(dict.fromkeys(record["method"] for record in table))
     networks = list(dict.fromkeys(record["network"] for record in table))
@@ -161,7 +161,7 @@ def sheet(study: Study, experiment: Experiment, path: Path) -> None:
     methods = experiment.methods(study, one.name)
     names = [name for name in methods if name != "random"]
     names = names[:: -(-len(names) // 9)]
-    maps = {name: np.asarray(methods[name](one.network, x, target)) for name in names}
+    maps = {name.replace(", ", "\n"): np.asarray(methods[name](one.network, x, target)) for name in names}
     labels = one.network.metadata.get("class_names", [str(k) for k in range(10)])
     overview(x, maps, [labels[k] for k in target], f"{experiment.title} ({one.name})", path)
 
