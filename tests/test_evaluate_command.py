@@ -43,12 +43,24 @@ def test_methods_side_by_side(files, capsys):
         files / "net.h5",
         files / "images.npz",
         *("--composite", "epsilon", "epsilon-gamma-box", "--baselines", "random", "gradient-x-input"),
-        *("--region", 3, "--steps", 4, "--fill", "zero", "uniform", "--out", files / "measured"),
+        *(
+            "--region",
+            3,
+            "--steps",
+            4,
+            "--every",
+            2,
+            "--fill",
+            "zero",
+            "uniform",
+            "--out",
+            files / "measured",
+        ),
     )
     lines = out.splitlines()
     assert lines[0].startswith("10 samples") and "mean +- standard error" in lines[0]
     assert lines[1].split()[:5] == ["measure", "setting", "epsilon", "epsilon-gamma-box", "random"]
-    assert "epsilon, perturbation, zero: 150 evaluations" in err
+    assert "epsilon, perturbation, zero: 60 evaluations" in err
     with open(files / "measured" / "evaluation.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 * (2 * 4 + 1)
@@ -59,7 +71,7 @@ def test_methods_side_by_side(files, capsys):
     with np.load(files / "images.npz") as arrays:
         x = arrays["images"]
     explained = explain(network, x, composite="epsilon")
-    expected = evaluate.region_perturbation(network, x, explained, region=3, steps=4, fill="uniform")
+    expected = evaluate.region_perturbation(network, x, explained, region=3, steps=4, every=2, fill="uniform")
     one = next(
         r
         for r in found["results"]
@@ -74,6 +86,7 @@ def test_methods_side_by_side(files, capsys):
         c for c in found["curves"] if (c["method"], c["fill"], c["order"]) == ("epsilon", "uniform", "MoRF")
     )
     assert_allclose(curve["mean"], expected.curve()[0], rtol=1e-10)
+    assert curve["regions"] == [0, 2, 4]
 
 
 @pytest.mark.parametrize("truth", ["--masks masks.npy", "--boxes boxes.npy", "--object-threshold 2"])
@@ -248,4 +261,4 @@ def test_progress_on_a_terminal(files, capsys, monkeypatch):
         30,
     ]
     _, err = call(capsys, *words)
-    assert "\repsilon, perturbation, zero: 30/150" in err and err.endswith("150/150   \n")
+    assert "\repsilon, perturbation, zero: 30/120" in err and err.endswith("120/120   \n")

@@ -57,8 +57,9 @@ def linear(weight, shape=None):
     seeds,
     st.sampled_from([(2, 3), (3, 8), 1, (7, 1)]),
     st.sampled_from(["all", "positive", "negative", "absolute"]),
+    st.integers(1, 5),
 )
-def test_region_perturbation_by_plain_loops(seed, region, part):
+def test_region_perturbation_by_plain_loops(seed, region, part, every):
     network = chain()
     rng = np.random.default_rng(seed)
     x, R = rng.standard_normal((2, 2, 2, 7, 8))
@@ -66,7 +67,7 @@ def test_region_perturbation_by_plain_loops(seed, region, part):
     blocks = [(t, l) for t in range(0, 7, h) for l in range(0, 8, w)]
     steps = min(4, len(blocks))
     found = region_perturbation(
-        network, x, R, 1, region=region, steps=steps, fill=0.3, part=part, batch_size=3
+        network, x, R, 1, region=region, steps=steps, every=every, fill=0.3, part=part, batch_size=3
     )
     for n in range(2):
         value = {}
@@ -81,14 +82,16 @@ def test_region_perturbation_by_plain_loops(seed, region, part):
             assume(len(set(value.values())) == len(value))  # ties are for another test
             ranked = sorted(value, key=lambda at, sign=sign: sign * value[at])
             image, curve = x[n : n + 1].copy(), [network.forward(x[n : n + 1])[0, 1]]
-            for at in ranked[:steps]:
+            for k, at in enumerate(ranked[:steps], 1):
                 t, l = blocks[at]
                 image[:, :, t : t + h, l : l + w] = 0.3
-                curve.append(network.forward(image)[0, 1])
+                if k % every == 0 or k == steps:
+                    curve.append(network.forward(image)[0, 1])
             assert found.order[order][n].tolist() == ranked[:steps]
             assert_allclose(found.scores[order][n], curve, rtol=1e-10, atol=1e-10)
-            assert_allclose(found.aopc(order)[n], sum(curve[0] - f for f in curve) / (steps + 1), rtol=1e-9)
-    both = (found.scores["LeRF"] - found.scores["MoRF"]).sum(1) / (steps + 1)
+            assert_allclose(found.aopc(order)[n], sum(curve[0] - f for f in curve) / len(curve), rtol=1e-9)
+    assert found.counts.tolist() == [*range(0, steps, every), steps]
+    both = (found.scores["LeRF"] - found.scores["MoRF"]).sum(1) / len(curve)
     assert_allclose(found.abpc(), both, rtol=1e-12)
     assert_allclose(found.abpc(), found.aopc("MoRF") - found.aopc("LeRF"), rtol=1e-9, atol=1e-12)
 
@@ -210,7 +213,7 @@ def test_progress_and_text():
         batch_size=5,
         progress=lambda done, total: told.append((done, total)),
     )
-    assert told == [(n, 27) for n in (5, 9, 14, 18, 23, 27)]
+    assert told == [(n, 18) for n in (5, 6, 11, 12, 17, 18)]
     assert str(found).startswith("3 samples, 2 of 4 regions replaced\norder   AOPC")
     mean, spread = found.curve("LeRF")
     assert_allclose(mean, found.scores["LeRF"].mean(0)) and spread.shape == (3,)
@@ -725,6 +728,7 @@ def test_options_must_be_valid():
         ({"region": 1.5}, "region must be"),
         ({"region": 4, "steps": 5}, "5 steps, but there are only 4 regions"),
         ({"steps": 0}, "steps must be"),
+        ({"every": 0}, "every must be"),
         ({"steps": True}, "steps must be"),
         ({"orders": ["MoRF", "up"]}, "order must be one of MoRF, LeRF, random, not 'up'"),
         ({"score": "loss"}, "score must be one of logit, probability"),
@@ -732,7 +736,7 @@ def test_options_must_be_valid():
         ({"fill": "grey"}, "fill must be zero, mean, uniform, blur, a number"),
         ({"seed": -1}, "seed must be"),
         ({"batch_size": 0}, "batch_size must be"),
-        ({"output": "fc1"}, "no output 'fc1'"),
+        ({"output": "fc9"}, "no output or layer .fc9."),
     ):
         with pytest.raises(LRPError, match=match):
             region_perturbation(network, x, x, **options)

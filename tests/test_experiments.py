@@ -135,8 +135,8 @@ def test_networks_and_images_that_are_not_there(toy):
         next(study(toy).trained("mnist_no"))
     with pytest.raises(LRPError, match="has 20 images, but 30 are to be measured"):
         study(toy, images=30).samples("mnist_toy")
-    with pytest.raises(LRPError, match="two or more, not 1"):
-        study(toy, images=1)
+    with pytest.raises(LRPError, match="four or more, not 3"):
+        study(toy, images=3)
     (toy / "mnist.npz").write_bytes(b"no file of arrays")
     with pytest.raises(FileError, match=r"must be an \.npz file"):
         study(toy).samples("mnist_toy")

@@ -143,7 +143,10 @@ def convolutional(
 
 
 def dense_blocks(channels: int, start: int, growth: int, blocks: tuple[int, ...]) -> list[tuple]:
-    """Blocks of batch normalization - ReLU - convolution on all that came before (Huang et al. 2017)."""
+    """Blocks of batch normalization - ReLU - convolution on all that came before (Huang et al. 2017).
+
+    `blocks` says how many convolutions each has; pooling lies between blocks.
+    """
     b = Builder()
     width, at = start, b.add("conv", nn.Conv2d(channels, start, 3, padding=1))
     for n, units in enumerate(blocks):
@@ -182,7 +185,7 @@ ARCHITECTURES: dict[str, tuple] = {
     "cifar_cnn_bn": (convolutional, 3, *CIFAR, "after"),
     "cifar_cnn_pre": (convolutional, 3, *CIFAR, "before"),
     "cifar_cnn_lrn": (convolutional, 3, *CIFAR, "lrn"),
-    "cifar_dense": (dense_blocks, 3, 16, 12, (2, 3, 3)),
+    "cifar_dense": (dense_blocks, 3, 16, 16, (0, 3, 4)),
     "cifar_fc": (fully_connected, (3072, 128, 64, 10)),
     "cifar_fc_bn": (fully_connected, (3072, 128, 64, 10), "dense"),
 }

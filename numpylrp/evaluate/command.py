@@ -98,6 +98,7 @@ def add_parser(commands: Any, *shared: Callable[[argparse.ArgumentParser], None]
         "--region", type=int, nargs="+", metavar="N", help="size of regions (default 4; vectors 1)"
     )
     one.add_argument("--steps", type=int, metavar="N", help="regions that are replaced (default: all)")
+    one.add_argument("--every", type=int, default=1, metavar="N", help="regions at a step (default 1)")
     one.add_argument(
         "--fill", choices=FILLS, default=["zero"], help=f"(default zero): {', '.join(FILLS)}", **names
     )
@@ -334,6 +335,7 @@ def _perturbation(job: _Job, one: _Subject) -> None:
             one.R,
             job.scores.target.tolist(),
             steps=job.args.steps,
+            every=job.args.every,
             fill=fill,
             progress=_progress(f"{one.name}, perturbation, {fill}"),
             **_shared(job.args, job.scores),
@@ -341,7 +343,7 @@ def _perturbation(job: _Job, one: _Subject) -> None:
         for order in ORDERS:
             job.results.add(one.name, f"AOPC {order}", fill, found.aopc(order))
             mean, deviation = found.curve(order)
-            curve = {"mean": mean.tolist(), "deviation": deviation.tolist()}
+            curve = {"regions": found.counts.tolist(), "mean": mean.tolist(), "deviation": deviation.tolist()}
             job.results.curves.append({"method": one.name, "fill": fill, "order": order, **curve})
         job.results.add(one.name, "ABPC", fill, found.abpc())
 

@@ -26,19 +26,22 @@ class Perturbation:
     Attributes
     ----------
     scores : dict of (N, L + 1) array
-        For each order, the score f(x^(k)) of each sample after k = 0 .. L regions.
+        For each order, the score f(x^(k)) of each sample after k = 0 .. L steps.
     target : (N,) int array
         The class of each sample whose score it is.
-    order : dict of (N, L) int array
+    order : dict of (N, steps) int array
         The regions of each sample in the order in which they were replaced.
     regions : int
         How many regions a sample has.
+    counts : (L + 1,) int array
+        How many regions are replaced after each step; 0 .. L where a step is one region.
     """
 
     scores: dict[str, np.ndarray]
     target: np.ndarray
     order: dict[str, np.ndarray]
     regions: int
+    counts: np.ndarray
 
     def _of(self, order: str) -> np.ndarray:
         if order not in self.scores:
@@ -62,7 +65,7 @@ class Perturbation:
         return (self._of("LeRF") - self._of("MoRF")).mean(1)
 
     def curve(self, order: str = "MoRF") -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation over samples of the score after k regions, (L + 1,) each.
+        """Mean and standard deviation over samples of the score after k steps, (L + 1,) each.
 
         Raises
         ------
@@ -82,8 +85,8 @@ class Perturbation:
             rows.append(
                 (name, f"{area.mean():.4g}", spread, f"{f[:, 0].mean():.4g}", f"{f[:, -1].mean():.4g}")
             )
-        n, steps = next(iter(self.scores.values())).shape
-        head = f"{n} sample{'s' * (n > 1)}, {steps - 1} of {self.regions} regions replaced"
+        n = len(self.target)
+        head = f"{n} sample{'s' * (n > 1)}, {self.counts[-1]} of {self.regions} regions replaced"
         return f"{head}\n{aligned(rows)}"
 
     __repr__ = __str__
@@ -97,6 +100,7 @@ def region_perturbation(
     *,
     region: Any = 1,
     steps: int | None = None,
+    every: int = 1,
     orders: Iterable[str] = ORDERS,
     fill: Any = "zero",
     part: str = "all",
@@ -128,7 +132,10 @@ def region_perturbation(
     region : int or tuple of int
         Positions of a region along each axis; all channels of a region are replaced together.
     steps : int, optional
-        Regions that are replaced, L; by default all of them.
+        Regions that are replaced; by default all of them.
+    every : int
+        Regions that one step replaces: the score is calculated after each step, so that there are
+        ``L = ceil(steps / every)`` of them besides the first.
     orders : sequence of str
         Of "MoRF", "LeRF" and "random".
     fill : str, number, array, or function
@@ -195,18 +202,21 @@ def region_perturbation(
     steps = count if steps is None else whole_number(steps, "steps", 1)
     bounds = network.metadata.get("input_range")
     filled = replacements(fill, scores.x, scores.channels, bounds, seed)
-    found = Perturbation({}, scores.target, {}, count)
-    done, total = 0, len(orders) * len(scores) * (steps + 1)
+    every = whole_number(every, "every", 1)
+    counts = np.append(np.arange(0, steps, every), steps)
+    found = Perturbation({}, scores.target, {}, count, counts)
+    done, total = 0, len(orders) * len(scores) * (len(counts) - 1)
     for order in orders:
         ranked = _ranked(region_sums(maps, labels), order, seed)
         place = np.argsort(ranked, axis=1)  # of each region in the order
 
         def replaced(rows: np.ndarray, k: np.ndarray, place: np.ndarray = place) -> np.ndarray:
-            return (place[rows] < k[:, None])[:, labels]
+            return (place[rows] < counts[k + 1, None])[:, labels]
 
-        found.scores[order] = scores.variants(filled, replaced, steps + 1, progress, done, total)
+        after = scores.variants(filled, replaced, len(counts) - 1, progress, done, total)
+        found.scores[order] = np.concatenate([scores.start[:, None], after], 1)
         found.order[order] = ranked[:, :steps]
-        done += len(scores) * (steps + 1)
+        done += after.size
     return found
 
 

@@ -85,8 +85,7 @@ def compared(
 def verdict(group: Iterable[Comparison]) -> str:
     """Of comparisons that differ in the training seed alone.
 
-    "holds" where each interval lies above 0; "does not hold" where one lies below 0, or all contain 0
-    and no seed favours the claim; else "can't tell".
+    "holds" where each interval lies above 0; "does not hold" where one lies below 0; else "can't tell".
 
     Examples
     --------

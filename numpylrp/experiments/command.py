@@ -38,7 +38,12 @@ def add_parser(commands: Any) -> None:
     one.add_argument("--out", required=True, type=Path, metavar="DIR")
     one.add_argument("--data", nargs="+", default=[], type=Path, metavar="FILE")
     one.add_argument("--weights", nargs="+", default=[Path("weights")], type=Path, metavar="DIR")
-    one.add_argument("--images", type=int, metavar="N", help=f"test images (default {FULL['images']})")
+    one.add_argument(
+        "--images",
+        type=int,
+        metavar="N",
+        help=f"test images (default {FULL['images']}), half as many of CIFAR-10",
+    )
     one.add_argument("--steps", type=int, metavar="N", help=f"regions replaced (default {FULL['steps']})")
     one.add_argument("--networks", nargs="+", default=[], metavar="NAME", help="only these networks")
     one.add_argument("--quick", action="store_true", help="a dozen images, one seed: to see that it runs")

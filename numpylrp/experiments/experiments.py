@@ -243,7 +243,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "rap": Experiment(
         "Does Relative Attributing Propagation separate relevant from irrelevant better?",
         "RAP, LRP (epsilon; alpha 2 beta 1) and deep Taylor on fused networks, by the three measures.",
-        ("mnist_cnn_bn", "mnist_cnn_mark", "mnist_cnn_gap", "cifar_cnn_bn"),
+        ("mnist_cnn", "mnist_cnn_mark", "mnist_cnn_gap", "cifar_cnn", "cifar_cnn_bn"),
         _rap,
         ("perturbation", "signs", "gini", "object", "mark", "grid"),
         _attributing,
@@ -258,8 +258,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "contrast": Experiment(
         "Do SGLRP and CLRP show the class that was asked for?",
-        "Mosaics of four digits: the share of positive relevance in the cell of the class asked for.",
-        ("mnist_cnn_gap",),
+        "Mosaics of four images: the share of positive relevance in the cell of the class asked for.",
+        ("mnist_cnn_gap", "cifar_cnn", "cifar_cnn_bn"),
         _contrast,
         ("grid",),
         _contrasted,

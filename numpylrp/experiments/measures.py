@@ -21,7 +21,8 @@ from ..evaluate.truth import marked, mosaics, own_pixels
 from ..fusion import fuse
 from .study import Study, Trained
 
-REGION = 4
+REGION, EVERY = 4, 6
+"""The size of regions, and how many are replaced between two scores."""
 FILLS = ("zero", "uniform")
 
 
@@ -34,14 +35,14 @@ def of_method(
     ----------
     measures : names in `MEASURES`
     """
-    settings = {"measures": measures, "region": REGION}
+    settings = {"measures": measures, "region": REGION, "every": EVERY}
     return study.piece(one, name, settings, lambda: _all(study, one, method, measures))
 
 
 def _all(study: Study, one: Trained, method: Method, measures: tuple[str, ...]) -> dict[str, np.ndarray]:
     images = study.samples(one.name)
     found: dict[str, np.ndarray] = {}
-    scores = outputs(one, images.x) if set(measures) - {"grid", "mark"} else None
+    scores = study.logits(one) if set(measures) - {"grid", "mark"} else None
     target = None if scores is None else scores.argmax(1)
     R = None if target is None else np.asarray(method(one.network, images.x, target))
     for measure in measures:
@@ -49,13 +50,6 @@ def _all(study: Study, one: Trained, method: Method, measures: tuple[str, ...]) 
     if scores is not None:
         found["score"] = scores.max(1)
     return {key: np.asarray(value, np.float64) for key, value in found.items()}
-
-
-def outputs(one: Trained, x: np.ndarray) -> np.ndarray:
-    """The logits of images, (N, classes)."""
-    found = one.network.forward(x)
-    assert isinstance(found, np.ndarray)  # the networks have one output
-    return found
 
 
 def _perturbation(study: Study, one: Trained, method: Method, R: Any, target: Any) -> dict:
@@ -72,7 +66,7 @@ def _signs(study: Study, one: Trained, method: Method, R: Any, target: Any) -> d
     """Positive and negative relevance apart: how far the score falls, and how far it rises."""
     x, network = study.samples(one.name).x, fuse(one.network)[0]
     options: dict[str, Any] = {"fill": "uniform", "orders": ("MoRF",), "steps": study.steps}
-    options["region"] = REGION
+    options |= {"region": REGION, "every": EVERY}
     fall = region_perturbation(network, x, R, target, part="positive", **options).aopc()
     rise = -region_perturbation(network, x, R, target, part="negative", **options).aopc()
     return {"AOPC positive": fall, "rise negative": rise}
@@ -83,7 +77,7 @@ def _gini(study: Study, one: Trained, method: Method, R: Any, target: Any) -> di
 
 
 def _absorbed(study: Study, one: Trained, method: Method, R: Any, target: Any) -> dict:
-    score = outputs(one, study.samples(one.name).x)[np.arange(len(R)), target]
+    score = study.logits(one)[np.arange(len(R)), target]
     return {"absorbed": 1 - R.reshape(len(R), -1).sum(1) / score}
 
 

@@ -14,7 +14,7 @@ from ..files import whole
 from ..plot import figure, overview, save_figure
 from .claims import RESAMPLES, Comparison, grouped, in_words, verdict
 from .experiments import Experiment
-from .measures import outputs
+from .measures import EVERY, REGION
 from .study import Study
 
 SHOWN, ACROSS = 6, 4
@@ -96,13 +96,13 @@ def markdown(records: list[dict[str, Any]], columns: Iterable[str] | None = None
 def text_of(study: Study, experiment: Experiment, rows: list[tuple], comparisons: list[Comparison]) -> str:
     """The report of an experiment, in Markdown."""
     names = sorted({(row[0], row[1]) for row in rows})
-    sources = sorted({study.samples(name).source for name, _ in names})
+    sources = sorted({f"{len(s.x)} images of {s.source}" for s in (study.samples(name) for name, _ in names)})
     pairs = len(grouped(comparisons))
     parts = [
         f"# {experiment.title}",
         experiment.about,
-        f"Measured on {study.images} images of {', '.join(sources)}; perturbation with regions of 4 x 4 and "
-        f"{study.steps} steps, of the logit. Networks (training seeds): "
+        f"Measured on {' and '.join(sources)}; perturbation of {study.steps} regions of {REGION} x {REGION}, "
+        f"{min(EVERY, study.steps)} at a step, watching the logit. Networks (training seeds): "
         + ", ".join(f"{name} ({', '.join(str(s) for n, s in names if n == name)})" for name in dict(names))
         + ".",
         "A reproduction of claims with a protocol of our own: the papers' tables could not be had. Each "
@@ -157,7 +157,7 @@ def sheet(study: Study, experiment: Experiment, path: Path) -> None:
     """The maps of the first network for some images, a column for each method (nine at most)."""
     one = next(study.trained(*experiment.networks))
     x = study.samples(one.name).x[:SHOWN]
-    target = outputs(one, x).argmax(1)
+    target = study.logits(one)[:SHOWN].argmax(1)
     methods = experiment.methods(study, one.name)
     names = [name for name in methods if name != "random"]
     names = names[:: -(-len(names) // 9)]

@@ -21,7 +21,7 @@ from ..network import Network
 
 QUICK = {"images": 12, "steps": 3}
 """What ``--quick`` makes of a run."""
-FULL = {"images": 1000, "steps": 12}
+FULL = {"images": 1000, "steps": 24}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Study:
     data : sequence of paths
         ``mnist.npz`` and ``cifar10.npz``, with x_test and y_test; without them the shipped digits.
     images, steps : int
-        Images for each measurement, and regions replaced in a perturbation.
+        Images for each measurement (of CIFAR-10 half as many), and regions replaced in a perturbation.
     quick : bool
         Few images, one seed and fewer methods: to see that it runs.
     only : sequence of str
@@ -78,10 +78,13 @@ class Study:
     only: Sequence[str] = ()
     progress: Callable[[str], None] = print
     _images: dict[str, Images] = field(default_factory=dict)
+    _logits: dict[Path, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.images < 2:
-            raise LRPError(f"an interval over images needs two or more, not {self.images}")
+        if self.images < 4:
+            raise LRPError(
+                f"mosaics, and an interval over half the images, need four or more, not {self.images}"
+            )
 
     def trained(self, *names: str) -> Iterator[Trained]:
         """All networks of these names that are there, and whose images are, seed by seed."""
@@ -110,7 +113,16 @@ class Study:
             self._images[kind] = self._read(kind)
         return self._images[kind]
 
+    def logits(self, one: Trained) -> np.ndarray:
+        """The logits of the test images, (N, classes)."""
+        if one.path not in self._logits:
+            found = one.network.forward(self.samples(one.name).x)
+            assert isinstance(found, np.ndarray)  # the networks have one output
+            self._logits[one.path] = found
+        return self._logits[one.path]
+
     def _read(self, kind: str) -> Images:
+        count = self.images if kind == "mnist" else self.images // 2
         path = next((Path(p) for p in self.data if kind in Path(p).name), None)
         if path is None:
             shipped = (Path(folder) / "digits.h5" for folder in self.weights)
@@ -118,19 +130,19 @@ class Study:
             if path is None:
                 raise FileError("digits.h5 is in none of the folders of weights: give --data mnist.npz")
             with h5py.File(path) as file:
-                x, labels = file["images"][: self.images], file["labels"][: self.images]
+                x, labels = file["images"][:count], file["labels"][:count]
         else:
             try:
                 with np.load(path) as file:
-                    x, labels = file["x_test"][: self.images], file["y_test"][: self.images].ravel()
+                    x, labels = file["x_test"][:count], file["y_test"][:count].ravel()
             except (OSError, KeyError, ValueError) as error:
                 raise FileError(f"{path} must be an .npz file with x_test and y_test: {error}") from None
             if kind == "cifar":
                 x = x.transpose(0, 3, 1, 2) / np.float32(127.5) - np.float32(1)
             else:
                 x = x[:, None] / np.float32(255)
-        if len(x) < self.images:
-            raise LRPError(f"{path} has {len(x)} images, but {self.images} are to be measured: give --images")
+        if len(x) < count:
+            raise LRPError(f"{path} has {len(x)} images, but {count} are to be measured: give --images")
         return Images(np.asarray(x, np.float32), np.asarray(labels, int), path.name)
 
     def piece(
@@ -148,7 +160,7 @@ class Study:
         what = {
             "network": one.digest,
             "method": method,
-            "images": self.images,
+            "images": len(self.samples(one.name).x),
             "steps": self.steps,
             "source": self.samples(one.name).source,
             **settings,
