@@ -144,7 +144,7 @@ class Audit:
 
     def total(self, sink: str) -> np.ndarray:
         """One of the `SINKS` over all layers, for each sample."""
-        return sum(row.sinks[sink] for row in self.rows.values())
+        return _total(row.sinks[sink] for row in self.rows.values())
 
     @property
     def rounding(self) -> np.ndarray:
@@ -164,7 +164,7 @@ class Audit:
             lost = (of(row.sinks[name]) for name in shown)
             rows.append((row.name, row.kind, row.rule, of(row.received), of(row.sent), *lost))
             rows += [(f"  to {name}", "", "", "", of(part)) for name, part in row.branches.items()]
-        arrived = of(sum(self.inputs.values()))
+        arrived = of(_total(self.inputs.values()))
         rows.append(("in all", "", "", of(self.seed), arrived, *(of(self.total(name)) for name in shown)))
         return aligned([(*row, *("",) * (len(rows[0]) - len(row))) for row in rows])
 
@@ -271,6 +271,10 @@ def _both(a: Row, b: Row) -> Row:
     return Row(**values, spots=spots)
 
 
+def _total(parts: Iterable[np.ndarray]) -> np.ndarray:
+    return np.sum(np.stack(list(parts)), axis=0)
+
+
 def _sums(R: np.ndarray) -> np.ndarray:
     return R.reshape(len(R), -1).sum(1, dtype=np.float64)
 
@@ -299,12 +303,12 @@ class _Watch:
             f"({layer.way_back})" if rule is None else str(rule),
             y.shape[1:],
             _sums(R),
-            sum(parts),
+            _total(parts),
             {name: np.zeros(len(R)) for name in SINKS},
             {},
             _sums(np.abs(R)),
-            sum(_sums(np.abs(part)) for part in sent),
-            sum(_sums(np.abs(part) * (value == 0)) for part, value in zip(sent, xs)),
+            _total(_sums(np.abs(part)) for part in sent),
+            _total(_sums(np.abs(part) * (value == 0)) for part, value in zip(sent, xs)),
         )
         for name, part in zip(node.inputs, parts):
             if layer.merges:
@@ -321,7 +325,8 @@ class _Watch:
         elif isinstance(rule, RelativeAttribution):
             _account_shift(row, rule, *layer.linearized(x, y)[:2], R)
         elif rule is not None and type(rule).propagate is Rule.propagate:
-            _account(row, rule, *layer.linearized(x, y), R)
+            linear, flat, z = layer.linearized(x, y)
+            _account(row, rule, linear, flat, z, R)
         elif isinstance(layer, Mask):
             row.sinks["pruned"] = row.received - row.sent
         elif isinstance(layer, Threshold):
@@ -341,7 +346,7 @@ class _Watch:
 def _account_all(row: Row, steps: Iterable[Inner]) -> None:
     """The sinks of a layer that takes several linear steps: their sums, and what no step accounts for."""
     for step in steps:
-        part = replace(row, sinks=dict.fromkeys(SINKS, 0.0), taken={}, spots={}, flipped=None)
+        part = replace(row, sinks=dict.fromkeys(SINKS, np.zeros(())), taken={}, spots={}, flipped=None)
         if type(step.rule).propagate is Rule.propagate:
             _account(part, step.rule, step.linear, step.x, step.y, step.R)
         for name, value in part.sinks.items():

@@ -12,6 +12,7 @@ from numpylrp import Network, explain, fuse, load, save
 from numpylrp.errors import LRPError
 from numpylrp.fusion import NotExact
 from numpylrp.layers import (
+    AdaptiveAveragePool,
     Add,
     Affine,
     Average,
@@ -57,6 +58,13 @@ def bn(rng, n, axis=0, zero=True):
     return BatchNorm(gamma, beta, rng.standard_normal(n), variance, 0.03, axis)
 
 
+def affine(rng, n, axis=0):
+    """A scale, a shift, or both; for each channel, or one for all; denormal scales among them."""
+    scale = rng.choice([1.0, -2.0, 0.3, 0.0, 1e-310, 5e-324], n) if rng.random() < 0.7 else np.ones(1)
+    shift = rng.standard_normal(n) if rng.random() < 0.7 else np.zeros(1)
+    return Affine(scale, shift, axis)
+
+
 def conv(rng, c, o, groups=1, **options):
     bias = rng.standard_normal(o) if rng.random() < 0.7 else None
     return Conv2D(rng.standard_normal((o, c // groups, 3, 2)), bias, groups=groups, **options)
@@ -97,7 +105,7 @@ class Builder:
         self.add(conv(r, c, o, groups, **options))
 
     def block(self):
-        r, c, kind = self.rng, self.shape[0], int(self.rng.integers(14))
+        r, c, kind = self.rng, self.shape[0], int(self.rng.integers(18))
         small = min(self.shape[1:]) < 4
         if kind <= 1:
             self.any_conv()
@@ -139,9 +147,31 @@ class Builder:
         elif kind == 13 and not small:
             self.add(SumPool2D(2, 1, [0, ((1, 0), (0, 0))][r.integers(2)]))
 
-    def maybe_bn(self, share=0.6):
-        if self.rng.random() < share:
-            self.add(bn(self.rng, self.shape[0]))
+        elif kind == 14:  # BN(x) + x, in one of its forms
+            x = self.at
+            self.add(bn(r, c))
+            if r.random() < 0.5:
+                self.add(affine(r, c))
+            self.add([Add(), Subtract(), Average()][r.integers(3)], (self.at, x))
+        elif kind == 15:  # two normalizations into one concatenation
+            x = self.at
+            first = self.add(bn(r, c))
+            self.at = x
+            self.add(bn(r, c))
+            self.add(Concatenate(), (first, self.at))
+            self.add(ReLU())
+        elif kind == 16:
+            self.add(AdaptiveAveragePool((int(r.integers(1, 6)), int(r.integers(1, 6)))))
+        elif kind == 17:
+            self.add(UpSampling((int(r.integers(1, 3)), 1, 1)))
+
+    def maybe_bn(self, chance=0.6):
+        r, c = self.rng, self.shape[0]
+        if r.random() < chance:
+            in_front = self.at == "input"  # where the walk passes what is no batch normalization
+            self.add(bn(r, c) if in_front or r.random() < 0.7 else affine(r, c))
+            if r.random() < 0.2 and not in_front:
+                self.add(affine(r, c))
 
     def build(self, blocks):
         r = self.rng

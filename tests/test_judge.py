@@ -11,7 +11,7 @@ import pytest
 from numpylrp import Network, explain
 from numpylrp import layers as L
 from numpylrp.composite import Composite
-from numpylrp.explanation import prepared
+from numpylrp.planning import prepared
 from numpylrp.rules import LRP0, Epsilon, Gamma, ZPlus
 from numpylrp.validate import vectors
 from numpylrp.validate.compare import judge

@@ -191,13 +191,11 @@ def _max_pool(layer: Any, p: Pending, shape: Shape) -> Left:
 
 
 def _global_max(layer: Any, p: Pending, shape: Shape) -> Left:
-    changed, p = _max_pool(layer, p, shape)
-    return changed, _pooled(layer, p)
+    return _max_pool(layer, p, shape)[0], _pooled(layer, p)
 
 
-def _pooled(layer: Any, p: Pending | None) -> Pending:
+def _pooled(layer: Any, p: Pending) -> Pending:
     """The same pending of a global pooling's output, which may have dropped axes."""
-    assert p is not None
     return p if layer.keepdims else Pending(p.g.ravel(), p.s.ravel(), p.border[:1])
 
 
@@ -272,7 +270,7 @@ def _zero_padding(layer: L.ZeroPadding, p: Pending, shape: Shape) -> Left:
     return layer, Pending(g, s, tuple(border))
 
 
-def _slice(layer: L.Slice, p: Pending, shape: Shape) -> Left:
+def _slice(layer: Any, p: Pending, shape: Shape) -> Left:
     cut = [(a, b, c) != (0, None, 1) for a, b, c in zip(layer.start, layer.stop, layer.step)]
     if any(any(border) and c for border, c in zip(p.border, cut)):
         raise NotExact("it is cut out of a padded image")

@@ -168,7 +168,8 @@ def scaled_layers(network: Network) -> list[str]:
 
 def _one(draft: Draft, name: str, probes: _Probes) -> dict[str, Any]:
     """Fuse one layer: how that was done, where it went, and the difference it made."""
-    layer, source = draft.layers[name], draft.inputs[name][0]
+    layer: Any = draft.layers[name]
+    source = draft.inputs[name][0]
     pending = Pending.of(*layer.learned(draft.shapes[name]))
     left_over = layer.without_learned()
     why: Any = "its statistics come from the sample"
@@ -262,7 +263,7 @@ class _Probes:
             return None
         before = {now: self.values[then] for now, then in ends.items()}
         for name in draft.in_order(changed):
-            layer = draft.layers[name].astype(np.float64)
+            layer = draft.layers[name].astype(np.dtype(np.float64))
             x = [self.values[source] for source in draft.inputs[name]]
             self.values[name] = layer.forward(tuple(x) if layer.merges else x[0])
         return _difference([self.values[name] for name in before], list(before.values()))

@@ -58,6 +58,9 @@ class _SampleNorm(Scaled):
     own_rules: ClassVar[tuple[type, ...]] = (MeanHeld, AbsBeta)
     centred: ClassVar[bool] = True
 
+    eps = 0.0
+    axes = ()
+
     def _check(self, *names: str) -> None:
         for name in names:
             parameter(self, name, range(1, 4), optional=True)
@@ -84,7 +87,7 @@ class _SampleNorm(Scaled):
 
     def _learned(self, shape: Shape, dtype: Any) -> tuple[np.ndarray, np.ndarray | None]:
         view = self._view(shape)
-        gamma, beta = getattr(self, "gamma", None), getattr(self, "beta", None)
+        gamma, beta = (self.arrays().get(name) for name in ("gamma", "beta"))
         gamma = np.ones((), dtype) if gamma is None else gamma.reshape(view)
         return gamma, None if beta is None else beta.reshape(view)
 
@@ -105,7 +108,7 @@ class _SampleNorm(Scaled):
         return replace(self, **dict.fromkeys(self._learned_names()))
 
     def output_shape(self, shape: Shape) -> Shape:
-        for axis in getattr(self, "axes", ()):
+        for axis in self.axes:
             if not -len(shape) <= axis < len(shape):
                 raise ShapeError(f"axis {axis} is not an axis of a sample of shape {shape}")
         for name, array in self.arrays().items():

@@ -23,9 +23,9 @@ class _Refused(Exception):
     pass
 
 
-def _by_channel(channels: list[int], pairs: Sequence[Pair]) -> dict[int, Pair]:
+def _by_channel(channels: Sequence[Any], pairs: Sequence[Pair]) -> dict[Any, Pair]:
     """Scale and shift of each channel."""
-    found: dict[int, Pair] = {}
+    found: dict[Any, Pair] = {}
     for c, (f, t) in zip(channels, pairs, strict=True):
         g, s = found.setdefault(c, (f, t))
         if (None not in (f, g) and f != g) or (None not in (t, s) and t != s):

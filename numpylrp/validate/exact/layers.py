@@ -53,7 +53,7 @@ class Rows:
             return _sum((dict.fromkeys(row, r / len(row)) for row, r in zip(self.rows, R)), len(x))
         if type(rule).__name__ == "RelativeAttribution":
             return attributed(rule, self.rows, x, R)
-        bounds = None
+        bounds: Any = [], []
         if type(rule).__name__ == "ZBox":
             if len(shapes) > 1:
                 raise UnsupportedError("the oracle has no z^B rule for sums of branches")
@@ -234,7 +234,8 @@ def _axis(n: int, k: int, step: int, dilation: int, padding: Any, ceil: bool) ->
         before, after = (less, more) if padding == "same" else (more, less)
     else:
         before, after = padding
-    windows, start = [], -before
+    windows: list[list[int]] = []
+    start = -before
     # with ceil, one more window where those before left something over and it starts inside
     while start + span <= n + after or (ceil and windows and start < n and start - step + span < n + after):
         windows.append([start + dilation * t for t in range(k)])
@@ -436,7 +437,8 @@ def _activation(layer: Any, shape: Shape) -> tuple[Any, Shape]:
 
 def _move(layer: Any, shape: Shape) -> tuple[Any, Shape]:
     kind = kind_of(layer)
-    out, edge, order = shape, {}, list(range(size(shape)))
+    out, edge = shape, {}
+    order: list[int | None] = [*range(size(shape))]
     if kind == "Flatten":
         out = (size(shape),)
     elif kind == "Reshape":
@@ -457,8 +459,8 @@ def _move(layer: Any, shape: Shape) -> tuple[Any, Shape]:
     elif kind == "ZeroPadding":
         out = tuple(n + a + b for n, (a, b) in zip(shape, layer.padding))
         order = []
-        for j, at in enumerate(positions(out)):
-            at = [p - a for p, (a, _) in zip(at, layer.padding)]
+        for j, position in enumerate(positions(out)):
+            at = [p - a for p, (a, _) in zip(position, layer.padding)]
             near = [min(max(p, 0), n - 1) for p, n in zip(at, shape)]
             order.append(flat_index(at, shape) if near == at else None)
             if near != at:
@@ -471,7 +473,8 @@ def _merge(layer: Any, *shapes: Shape) -> tuple[Any, Shape]:
     starts = [sum(map(size, shapes[:k])) for k in range(len(shapes))]
     if kind == "Concatenate":
         axis = layer.axis % len(shapes[0])
-        full, order = (*shapes[0][:axis], sum(s[axis] for s in shapes), *shapes[0][axis + 1 :]), []
+        full = (*shapes[0][:axis], sum(s[axis] for s in shapes), *shapes[0][axis + 1 :])
+        order: list[int | None] = []
         for at in positions(full):
             k, p = 0, at[axis]
             while p >= shapes[k][axis]:

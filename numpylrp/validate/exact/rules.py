@@ -30,7 +30,7 @@ def spread(
     bias: Fraction,
     x: Sequence[Fraction],
     R: Fraction,
-    bounds: tuple[Values, Values] | None = None,
+    bounds: tuple[Values, Values] = ([], []),
 ) -> dict[int, Fraction]:
     """What one output unit with relevance R gives to each of its inputs.
 
@@ -44,7 +44,7 @@ def spread(
     x : sequence of Fraction
         All inputs of the layer.
     R : Fraction
-    bounds : (low, high), optional
+    bounds : (low, high)
         For the z^B rule: bounds of all inputs.
 
     Examples

@@ -153,7 +153,8 @@ def explain(
     if normalization not in ("linear", "fused", "identity", "abs-z"):
         raise LRPError(f"there is no normalization {normalization!r}")
     given = _inputs(network, x)
-    nodes, stays = exact_nodes(network, {name: t.shape for name, t in given.items()}), {}
+    nodes = exact_nodes(network, {name: t.shape for name, t in given.items()})
+    stays: dict[str, str] = {}
     if normalization == "fused":
         nodes, stays = fuse_nodes(nodes, network.outputs)
     if normalization in ("identity", "abs-z"):
