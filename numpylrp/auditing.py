@@ -323,7 +323,8 @@ class _Watch:
         elif isinstance(rule, PrunedRule):
             _account_pruned(row, rule, layer, R, x, y)
         elif isinstance(rule, RelativeAttribution):
-            _account_shift(row, rule, *layer.linearized(x, y)[:2], R)
+            linear, flat, _ = layer.linearized(x, y)
+            _account_shift(row, rule, linear, flat, R)
         elif rule is not None and type(rule).propagate is Rule.propagate:
             linear, flat, z = layer.linearized(x, y)
             _account(row, rule, linear, flat, z, R)

@@ -265,8 +265,8 @@ def regular(path: str | os.PathLike) -> Path:
     return path
 
 
-def same_file(path: str | os.PathLike, other: str | os.PathLike) -> bool:
-    """Whether two names are of one file that is there."""
+def same_file(path: str | os.PathLike | int, other: str | os.PathLike) -> bool:
+    """Whether two names are of one file that is there; the first may be the number of an open one."""
     try:
         return os.path.samefile(path, other)
     except OSError:

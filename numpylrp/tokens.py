@@ -232,7 +232,7 @@ def series(
     for row, name, values, shade in zip(axes, names, x, shades):
         points = np.stack([time, values], 1)
         ends = np.stack([points[:-1], points[1:]], 1)
-        row.add_collection(LineCollection(ends, colors=(shade[:-1] + shade[1:]) / 2, linewidths=2))
+        row.add_collection(LineCollection([*ends], colors=(shade[:-1] + shade[1:]) / 2, linewidths=2))
         row.set(xlim=(-0.5, len(time) - 0.5), ylabel=name, facecolor="0.75")
         row.set_ylim(values.min() - 0.1 * (np.ptp(values) + 1), values.max() + 0.1 * (np.ptp(values) + 1))
     axes[-1].set_xlabel("time")

@@ -160,10 +160,10 @@ def _multi_head(
     """F.multi_head_attention_forward, with the samples first; inputs and output have time first."""
     if any(v is not None for v in (bias_k, bias_v, static_k, static_v)) or add_zero:
         raise UnsupportedError("MultiheadAttention with bias_k, bias_v or add_zero_attn is not supported")
-    weights = (q_proj_weight, k_proj_weight, v_proj_weight)
+    weights: Any = (q_proj_weight, k_proj_weight, v_proj_weight)
     if not use_separate_proj_weight and weight is not None:
         weights = weight.chunk(3)
-    biases = (None,) * 3 if bias is None else bias.chunk(3)
+    biases: Any = (None,) * 3 if bias is None else bias.chunk(3)
     made = []
     for x, w, b in zip((query, key, value), weights, biases):
         x = F.linear(x.transpose(0, 1), w, b)

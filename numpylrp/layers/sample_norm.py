@@ -59,7 +59,7 @@ class _SampleNorm(Scaled):
     centred: ClassVar[bool] = True
 
     eps = 0.0
-    axes = ()
+    axes = tuple[int, ...]()
 
     def _check(self, *names: str) -> None:
         for name in names:

@@ -30,7 +30,7 @@ from ..network import Network
 from ..rules import Rule
 from . import exact
 from .exact.fusing import fuse_nodes
-from .exact.layers import Each, Lrn, Move, Pick, Rows, Threshold, exact_nodes
+from .exact.layers import Each, Lrn, Move, Node, Pick, Rows, Threshold, exact_nodes
 from .exact.tensors import broadcast
 from .exact.walk import record
 
@@ -246,7 +246,7 @@ class Errors:
                     raise _undecided(f"the sign of an output of {node.name!r}")
         return [e + n * s if n > 1 else e for e, s, n in zip(out, size, count)]
 
-    def _attributed(self, node: exact.Node, rule: Any, R: list[float], E_R: list[float]) -> list[float]:
+    def _attributed(self, node: Node, rule: Any, R: list[float], E_R: list[float]) -> list[float]:
         """A step of RAP: errors of what the inputs contribute, and of the shift."""
         x, E = self._joined(self.values, node), self._joined(self.E, node)
         if any(e and UNIT["float32"] * e >= abs(v) for v, e in zip(x, E)):

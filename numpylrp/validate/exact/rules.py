@@ -81,8 +81,8 @@ def spread(
         low, high = bounds
         c = {i: v - low[i] * plus(row[i]) - high[i] * _minus(row[i]) for i, v in c.items()}
     elif kind == "ImageBox":
-        low, high = min(x), max(x)
-        c = {i: v - low * plus(row[i]) - high * _minus(row[i]) for i, v in c.items()}
+        least, most = min(x), max(x)
+        c = {i: v - least * plus(row[i]) - most * _minus(row[i]) for i, v in c.items()}
     elif kind == "AbsLRP":
         c = {i: abs(v) for i, v in c.items()}
     elif kind == "AbsZ":

@@ -163,7 +163,8 @@ def explain(
     first: dict[str, Any] = {}
     if prune is not None and prune.again:
         first = explain(network, x, R, rules, normalization).steps
-    cut, parts_cut = _pruned_layers(network) if prune is not None else (), ()
+    cut = _pruned_layers(network) if prune is not None else ()
+    parts_cut = ZERO, ZERO
     if prune is not None:
         below = prune.p / 2 if prune.negative is None else prune.negative
         parts_cut = Fraction(prune.p), Fraction(below)
