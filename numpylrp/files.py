@@ -165,7 +165,7 @@ def digest(item: h5py.Group | h5py.Dataset, only: tuple[str, ...] | None = None)
 
     The text that is hashed has a line for each attribute (but ``checksum``) and each dataset::
 
-        PATH@NAME=VALUE                                 VALUE a text, or an integer in decimal digits
+        PATH@NAME=VALUE                                 VALUE a text, or a number in decimal digits
         PATH DTYPE SHAPE SHA256_OF_THE_VALUES           such as /x <f8 2,3 9f86d0...
 
     An object's attributes come first, in the order of their names, then its members in the order of

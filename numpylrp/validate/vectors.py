@@ -30,7 +30,7 @@ from ..convert import native
 from ..errors import FileError, LRPError
 from ..explanation import explain
 from ..fast import plain
-from ..files import opened, stored_array
+from ..files import digest, opened, stored_array
 from ..network import Network
 from ..rules import Rule
 from . import exact
@@ -253,6 +253,7 @@ def _save(vectors: Vectors, path: Path) -> None:
             group["seed"] = case.seed
             _arrays(group, {}, {}, case.bounds)
             _arrays(group.create_group("R"), keys, case.R, {})
+        file.attrs["checksum"] = digest(file)
 
 
 def _arrays(group: h5py.Group, keys: Mapping[str, str], arrays: Mapping, bounds: Mapping) -> None:
