@@ -15,13 +15,13 @@ VALUES = 2**16
 """Values of one piece."""
 
 
-def pointwise(work: Callable, *arrays: np.ndarray) -> None:
+def in_pieces(work: Callable, *arrays: np.ndarray) -> None:
     """Call ``work(*parts)`` for matching parts of some arrays, the last of which it writes to.
 
     Examples
     --------
     >>> x, y = np.arange(4.0), np.empty(4)
-    >>> pointwise(np.square, x, y)
+    >>> in_pieces(np.square, x, y)
     >>> y
     array([0., 1., 4., 9.])
     """
@@ -56,7 +56,7 @@ def divided(rule: Any, R: np.ndarray, z: np.ndarray) -> np.ndarray:
             s *= ~zero
 
     s = np.empty(np.broadcast_shapes(R.shape, z.shape), np.result_type(R, z))
-    pointwise(stabilized if epsilon else as_it_is, R, z, s)
+    in_pieces(stabilized if epsilon else as_it_is, R, z, s)
     return s
 
 
@@ -65,9 +65,9 @@ def _relu(layer: ReLU, x: np.ndarray) -> np.ndarray:
     if layer.negative_slope or layer.threshold:
         return ReLU.forward(layer, x)
     if layer.max_value is None:
-        pointwise(lambda x, y: np.maximum(x, 0, out=y), x, y)
+        in_pieces(lambda x, y: np.maximum(x, 0, out=y), x, y)
     else:
-        pointwise(lambda x, y: np.clip(x, 0, layer.max_value, out=y), x, y)
+        in_pieces(lambda x, y: np.clip(x, 0, layer.max_value, out=y), x, y)
     return y
 
 
@@ -82,7 +82,7 @@ def _add_relprop(layer: Any, R: np.ndarray, x: Any, y: np.ndarray, rule: Any = N
     pieces = []
     for branch in x:
         pieces.append(np.empty_like(s))
-        pointwise(np.multiply, branch, s, pieces[-1])
+        in_pieces(np.multiply, branch, s, pieces[-1])
     return tuple(pieces)
 
 

@@ -31,7 +31,7 @@ from ..rules import (
     same,
 )
 from .kept import derived
-from .pointwise import divided, pointwise
+from .pointwise import divided, in_pieces
 from .products import Products
 
 RULES = (Epsilon, Gamma, AlphaBeta, ZPlus, WSquare, Flat, ZBox, AbsZ)
@@ -162,9 +162,9 @@ def propagate(
     s = [divided(rule, share.R, next(found) if one is None else one) for share, one in zip(shares, z)]
     R_x: Any = None
     for part_x, c in sent_back(products, weight, s, sums, shape):
-        pointwise(np.multiply, part_x, c, c)
+        in_pieces(np.multiply, part_x, c, c)
         if R_x is None:
             R_x = c
         else:
-            pointwise(np.add, R_x, c, R_x)
+            in_pieces(np.add, R_x, c, R_x)
     return R_x
