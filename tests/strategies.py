@@ -15,8 +15,10 @@ from numpylrp.layers import (
     Dense,
     GlobalAveragePool,
     GlobalSumPool,
+    Interpolation,
     SumPool2D,
 )
+from numpylrp.layers.interpolation import PLACES
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -72,10 +74,12 @@ def convolutions(draw, kinds=(Conv1D, Conv2D, Conv2DTranspose)):
 def pools(draw):
     """An average, sum or global pooling and a sample shape that it takes."""
     kinds = [AveragePool2D, SumPool2D, AveragePool1D, GlobalAveragePool, GlobalSumPool, AdaptiveAveragePool]
+    kinds.append(Interpolation)
     kind = draw(st.sampled_from(kinds))
-    if kind is AdaptiveAveragePool:
+    if kind in (AdaptiveAveragePool, Interpolation):
         size = draw(st.lists(st.integers(1, 5), min_size=1, max_size=2))
-        return kind(size), (draw(st.integers(1, 2)), *(draw(st.integers(1, 7)) for _ in size))
+        options = (draw(st.sampled_from(PLACES)),) if kind is Interpolation else ()
+        return kind(size, *options), (draw(st.integers(1, 2)), *(draw(st.integers(1, 7)) for _ in size))
     if kind in (GlobalAveragePool, GlobalSumPool):
         return kind(draw(st.booleans())), (2, draw(st.integers(1, 4)), draw(st.integers(1, 4)))
     each = lambda low, high: tuple(draw(st.integers(low, high)) for _ in range(kind.rank))  # noqa: E731

@@ -25,6 +25,7 @@ from numpylrp.layers import (
     Conv1D,
     Conv2D,
     Conv2DTranspose,
+    CopyPadding,
     Dense,
     Dropout,
     Flatten,
@@ -384,6 +385,10 @@ OTHERS = {
     "slice": (Slice((0, 1, -3), (None, -1, None), (1, 2, 2)), (2, 5, 4)),
     "upsampling": (UpSampling((1, 2, 3)), (2, 2, 2)),
     "padding": (ZeroPadding(((1, 0), (2, 1))), (2, 3)),
+    **{
+        f"{mode} padding": (CopyPadding(((1, 0), (2, 1)), mode), (2, 3))
+        for mode in ("reflect", "symmetric", "edge", "wrap")
+    },
     "transpose": (Transpose((2, 0, 1)), (2, 3, 4)),
     "reshape": (Reshape((3, -1)), (2, 3, 4)),
 }

@@ -9,13 +9,23 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from numpylrp import Network, explain, fuse, load, save
 from numpylrp.cli import main
 from numpylrp.convert import tensors
 from numpylrp.errors import FileError, LRPError, UnsupportedError
-from numpylrp.layers import KINDS, BatchNorm, Conv2D, Dense, Multiply, ReLU
+from numpylrp.layers import (
+    KINDS,
+    BatchNorm,
+    Conv2D,
+    CopyPadding,
+    Dense,
+    Interpolation,
+    Multiply,
+    ReLU,
+    ZeroPadding,
+)
 from numpylrp.rules import Epsilon
 
 FOLDER = Path(__file__).parent / "exported"
@@ -149,8 +159,8 @@ def refused(torch):
     return {
         "left": (Does(lambda x: torch.ones(2, 3, 3) @ x.flatten(2)), image, "constant from the left"),
         "lstm": (nn.LSTM(3, 2, batch_first=True), torch.randn(2, 4, 3), "cell state as an output"),
-        "bilinear": (nn.Upsample(scale_factor=2, mode="bilinear"), image, "upsample_bilinear2d"),
-        "reflect": (nn.Conv2d(3, 2, 3, padding=1, padding_mode="reflect"), image, "mode 'reflect'"),
+        "bicubic": (nn.Upsample(scale_factor=2, mode="bicubic"), image, "upsample_bicubic2d"),
+        "factor": (nn.Upsample(scale_factor=1.3, mode="bilinear"), image, "no whole sizes"),
         "batch": (nn.BatchNorm2d(3, track_running_stats=False), image, "would mix samples"),
         "view": (Does(lambda x: x.view(1, -1)), image, "mix the samples"),
         "mean": (Does(lambda x: x.mean(0)), image, "along the batch axis"),
@@ -158,19 +168,18 @@ def refused(torch):
         "branch": (Does(lambda x: x if x.sum() > 0 else -x), image, "torch.export can't follow"),
         "quotient": (Does(lambda x: x / (x + 1)), image, "quotient"),
         "dilated": (nn.MaxPool2d(2, dilation=2), image, "dilation"),
-        "one pad": (nn.ConstantPad2d(1, 0.5), image, "padding with 0.5"),
         "nothing": (Does(lambda x: torch.ones(2)), image, "depend on its input"),
     }
 
 
-@pytest.mark.parametrize("case", [*"left lstm bilinear reflect batch view mean dropout".split(), "branch"])
+@pytest.mark.parametrize("case", [*"left lstm bicubic factor batch view mean dropout".split(), "branch"])
 def test_what_has_no_layer_is_refused_by_name(case, exporter, torch):
     module, x, message = refused(torch)[case]
     with pytest.raises(UnsupportedError, match=message):
         exporter.convert(module, x)
 
 
-@pytest.mark.parametrize("case", ["quotient", "dilated", "one pad", "nothing"])
+@pytest.mark.parametrize("case", ["quotient", "dilated", "nothing"])
 def test_what_would_be_wrong_is_refused(case, exporter, torch):
     module, x, message = refused(torch)[case]
     with pytest.raises(UnsupportedError, match=message):
@@ -307,6 +316,59 @@ def test_a_transposed_convolution_in_one_dimension(options, exporter, torch):
     assert_allclose(R, (x.grad * x).detach().numpy(), rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("channels", [(), (5,), (5, 4)], ids=["1D", "2D", "3D"])
+def test_paddings_and_interpolation(channels, exporter, torch):
+    """Every mode of PyTorch in one to three dimensions, and relevance that is gradient times input."""
+    F, rank = torch.nn.functional, 1 + len(channels)
+    x = torch.randn(2, 3, 6, *channels, dtype=torch.float64)
+    around = (1, 2, 3, 0, 1, 1)[: 2 * rank]
+    modes = ["linear", "bilinear", "trilinear"][rank - 1]
+    size = (9, 3, 4)[:rank]
+    cases = {
+        CopyPadding: [lambda x, m=m: F.pad(x, around, mode=m) for m in ("reflect", "replicate", "circular")],
+        Interpolation: [
+            lambda x: F.interpolate(x, size, mode=modes),
+            lambda x: F.interpolate(x, size, mode=modes, align_corners=True),
+            lambda x: F.interpolate(x, scale_factor=2, mode=modes),
+        ],
+        ZeroPadding: [lambda x: F.pad(x, around, value=1.5)],
+    }
+    for kind, functions in cases.items():
+        for function in functions:
+            network = exporter.convert(does(torch, function), x)
+            assert isinstance(network.nodes[0].layer, kind)
+            given = x.clone().requires_grad_(True)
+            y = function(given)
+            close(network.forward(x.numpy()), [y.detach().numpy()], 1e-12)
+            R = explain(network, x.numpy(), seed=y.detach().numpy(), composite=Epsilon(0)).relevance
+            y.sum().backward()
+            assert_allclose(R, (given.grad * x).numpy(), rtol=1e-9, atol=1e-10)
+
+
+def test_volumes(exporter, torch):
+    nn = torch.nn
+    parts = (
+        nn.Conv3d(3, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool3d(2),
+        nn.AvgPool3d(2),
+        nn.AdaptiveAvgPool3d(1),
+    )
+    module = nn.Sequential(*parts, nn.Flatten(), nn.Linear(4, 2)).double()
+    x = torch.randn(2, 3, 8, 9, 8, dtype=torch.float64)
+    network = exporter.convert(module, x)
+    close(network.forward(x.numpy()), make.outputs(module, [x]), 1e-12)
+    assert explain(network, x.numpy()).relevance.shape == x.shape
+
+
+def test_values_rolled_around(exporter, torch):
+    rolled = does(torch, lambda x: torch.roll(x, (1, -2), (1, 2)))
+    x = torch.randn(2, 4, 5)
+    assert_array_equal(exporter.convert(rolled, x).forward(x.numpy()), rolled(x).numpy())
+    with pytest.raises(UnsupportedError, match="roll without axes"):
+        exporter.convert(does(torch, lambda x: torch.roll(x, 1)), x)
+
+
 @pytest.mark.parametrize(
     ("what", "says"),
     [
@@ -415,6 +477,22 @@ def test_onnx_files_from_strangers_do_no_harm(from_onnx):
             None,
         ),
         ("Resize", {"": None, "s": np.float32([3, 2])}, {"axes": [3, 2]}, None),
+        *(
+            ("Resize", {"": None, "s": np.float32([1, 1, 2, 3])}, {"mode": "linear", **places}, None)
+            for places in (
+                {},
+                {"coordinate_transformation_mode": "align_corners"},
+                {"coordinate_transformation_mode": "asymmetric"},
+                {"coordinate_transformation_mode": "pytorch_half_pixel"},
+            )
+        ),
+        ("Resize", {"": None, "s": np.float32([1, 1, 2, 1.3])}, {"mode": "linear"}, "interpolation with"),
+        ("Resize", {"": None, "s": np.float32([1, 1, 2, 2])}, {"mode": "cubic"}, "'cubic' is not supported"),
+        *(
+            ("Pad", {"p": np.array([0, 0, 1, 0, 0, 1, 2, 2])}, {"mode": mode}, None)
+            for mode in ("reflect", "edge", "wrap", "constant")
+        ),
+        ("Pad", {"p": np.array([0, 0, 1, 0, 0, 0, 2, 1]), "v": np.float32(1.5)}, {}, None),
         ("Gather", {"i": np.array([2, 0, 0, 1])}, {"axis": 1}, None),
         ("Gather", {"i": np.array([[2, 0]])}, {"axis": 1}, r"array of indices \(1, 2\)"),
         ("Pow", {"e": np.float32(3)}, {}, None),

@@ -524,12 +524,12 @@ REFUSED = [
     (
         [
             entry(
-                "UpSampling2D", "up", batch_input_shape=[None, 4, 4, 1], size=[2, 2], interpolation="bilinear"
+                "UpSampling2D", "up", batch_input_shape=[None, 4, 4, 1], size=[2, 2], interpolation="bicubic"
             )
         ],
         {},
         UnsupportedError,
-        "interpolation 'bilinear'",
+        "interpolation 'bicubic'",
     ),
 ]
 

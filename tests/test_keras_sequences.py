@@ -120,6 +120,14 @@ def test_attention(tmp_path):
         assert explain(network, TOKENS, composite=preset).relevance.shape == TOKENS.shape
 
 
+def test_images_made_larger(tmp_path):
+    image = np.random.default_rng(1).standard_normal((2, 4, 5, 3))
+    for options in ({"interpolation": "bilinear"}, {"interpolation": "nearest"}):
+        agrees(model((4, 5, 3), lambda i, o=options: K.UpSampling2D((2, 3), **o)(i)), image, tmp_path)
+    pad = [[0, 0], [1, 2], [0, 1], [0, 0]]
+    agrees(model((4, 5, 3), lambda i: keras.ops.pad(i, pad, mode="reflect")), image, tmp_path)
+
+
 def test_a_layer_for_every_step(tmp_path):
     x = np.random.default_rng(0).standard_normal((2, 4, 6, 5, 3))
 

@@ -29,6 +29,7 @@ from numpylrp.layers import (
     Conv1D,
     Conv2D,
     Conv2DTranspose,
+    CopyPadding,
     Dense,
     Dropout,
     Flatten,
@@ -36,6 +37,7 @@ from numpylrp.layers import (
     HardSigmoid,
     HardSwish,
     Identity,
+    Interpolation,
     LeakyReLU,
     Maximum,
     MaxPool1D,
@@ -275,6 +277,7 @@ MOVES = [
     (Reshape((3, -1)), (2, 3)),
     (Transpose((2, 0, 1)), (2, 3, 4)),
     (ZeroPadding(((1, 0), (0, 2))), (2, 3)),
+    *((CopyPadding(((1, 1), (0, 2)), mode), (2, 3)) for mode in ("reflect", "symmetric", "edge", "wrap")),
     (Slice((0, 1), (None, 3), (2, 1)), (4, 5)),
     (UpSampling((1, 2, 3)), (2, 2, 2)),
     (Identity(), (3,)),
@@ -299,6 +302,50 @@ def test_moves_by_hand():
     assert Slice((0, 0), (None, None), (1, 2)).forward(x).tolist() == [[[0, 2], [3, 5]]]
     assert UpSampling((2, 1)).forward(x)[0].tolist() == [[0, 1, 2], [0, 1, 2], [3, 4, 5], [3, 4, 5]]
     assert ZeroPadding(((0, 1), (1, 0))).forward(x)[0].tolist() == [[0, 0, 1, 2], [0, 3, 4, 5], [0, 0, 0, 0]]
+
+
+def test_copies_around_a_sample_by_hand():
+    x = np.array([[[1.0, 2.0, 3.0]]])
+    for mode, row in {
+        "reflect": [3, 2, 1, 2, 3, 2],
+        "symmetric": [2, 1, 1, 2, 3, 3],
+        "edge": [1, 1, 1, 2, 3, 3],
+        "wrap": [2, 3, 1, 2, 3, 1],
+    }.items():
+        layer = CopyPadding(((0, 0), (2, 1)), mode)
+        assert layer.forward(x).tolist() == [[row]]
+        R = layer.relprop(np.arange(1.0, 7)[None, None], x, layer.forward(x))
+        assert R[0, 0].tolist() == [sum(k for k, v in enumerate(row, 1) if v == value) for value in (1, 2, 3)]
+    with pytest.raises(
+        ShapeError, match=r"reflect padding \(3, 0\) is larger than an axis of 3 values allows"
+    ):
+        CopyPadding(((0, 0), (3, 0)), "reflect").forward(x)
+    with pytest.raises(LRPError, match="mode must be one of reflect, symmetric, edge, wrap, not 'zeros'"):
+        CopyPadding(((0, 0),), "zeros")
+
+
+@pytest.mark.parametrize("places", ["half_pixel", "align_corners", "asymmetric"])
+def test_interpolation_by_loops(places):
+    """Each value between its neighbours, at a position of the input that formulas of the docstring give."""
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
+    layer = Interpolation((7, 3), places)
+    expected = np.zeros((2, 3, 7, 3))
+    for i, j in itertools.product(range(7), range(3)):
+        ends = []
+        for k, n, o in ((i, 4, 7), (j, 5, 3)):
+            p = {"half_pixel": (k + 0.5) * n / o - 0.5, "align_corners": k * (n - 1) / (o - 1)}.get(
+                places, k * n / o
+            )
+            p = min(max(p, 0), n - 1)
+            low = int(p)
+            ends.append([(low, 1 - p + low), (min(low + 1, n - 1), p - low)])
+        for (r, a), (c, b) in itertools.product(*ends):
+            expected[:, :, i, j] += a * b * x[:, :, r, c]
+    assert_allclose(layer.forward(x), expected, rtol=1e-12, atol=1e-14)
+    with pytest.raises(LRPError, match="places must be one of half_pixel, align_corners, asymmetric"):
+        Interpolation((2,), "corners")
+    with pytest.raises(ShapeError, match="takes samples with 2 spatial axes"):
+        layer.output_shape((3, 4))
 
 
 def test_merges_by_hand():

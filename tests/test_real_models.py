@@ -116,6 +116,31 @@ def test_what_makes_two_sentences_similar(sentences):
     assert (words[0][1 + row], words[1][1 + column]) == ("kitten", "cat")
 
 
+@pytest.mark.parametrize("version", ["", "V2"])
+def test_swin_transformers_of_torchvision(version):
+    """Windows, shifted and not, on images whose sides are no multiples of them."""
+    torch = pytest.importorskip("torch")
+    swin = pytest.importorskip("torchvision.models.swin_transformer")
+    exporter = pytest.importorskip("numpylrp.export.torch")
+    torch.manual_seed(0)
+    options = {"num_classes": 5}
+    if version:
+        options |= {"block": swin.SwinTransformerBlockV2, "downsample_layer": swin.PatchMergingV2}
+    module = swin.SwinTransformer([4, 4], 8, [2, 2], [2, 4], [3, 2], **options).double().eval()
+    for name, value in module.named_parameters():
+        if "bias" in name or "logit" in name:  # tables of relative positions too
+            torch.nn.init.normal_(value)
+    x = torch.randn(2, 3, 40, 36, dtype=torch.float64)
+    before = swin.shifted_window_attention
+    network = exporter.convert(module, x)
+    assert swin.shifted_window_attention is before
+    with torch.no_grad():
+        y = module(x).numpy()
+    assert_allclose(network.forward(x.numpy()), y, rtol=1e-10, atol=1e-11)
+    for preset in ("attnlrp", "cp-lrp"):
+        assert explain(network, x.numpy(), composite=preset).relevance.shape == x.shape
+
+
 def test_vision_transformer_of_torchvision():
     torch = pytest.importorskip("torch")
     torchvision = pytest.importorskip("torchvision")

@@ -399,11 +399,15 @@ def _center_crop(b: Builder, name: str, c: Config, x: list[Value], v: Arrays) ->
 
 def _up_sampling(rank: int):
     def build(b: Builder, name: str, c: Config, x: list[Value], v: Arrays) -> Value:
-        if c.get("interpolation", "nearest") != "nearest":
+        t, size = _images(b, x[0], c), _pair(c["size"], rank)
+        method = c.get("interpolation", "nearest")
+        if method not in ("nearest", "bilinear"):
             raise UnsupportedError(
-                f"interpolation {c['interpolation']!r} is not supported; there is 'nearest'"
+                f"interpolation {method!r:.40} is not supported; there are 'nearest' and 'bilinear'"
             )
-        return b.add(name, L.UpSampling((1, *_pair(c["size"], rank))), _images(b, x[0], c))
+        if method == "bilinear":
+            return b.add(name, L.Interpolation(tuple(n * k for n, k in zip(b.sizes(t)[1:], size))), t)
+        return b.add(name, L.UpSampling((1, *size)), t)
 
     return build
 

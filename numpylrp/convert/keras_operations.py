@@ -14,6 +14,7 @@ import numpy as np
 from .. import layers as L
 from ..errors import UnsupportedError
 from ..export.graph import Value
+from ..layers.shape import MODES
 from .keras_layers import BUILDERS, Builder, constant
 from .keras_refused import BEFORE
 
@@ -443,14 +444,16 @@ def _pad(a: Call) -> Value:
     pairs = [pairs] * (len(t.shape) + 1) if isinstance(pairs, int) else pairs
     pairs = [[p, p] if isinstance(p, int) else a.whole(p) for p in pairs]
     pairs = pairs * (len(t.shape) + 1) if len(pairs) == 1 else pairs
-    if mode != "constant" or constant(value).any():
+    if mode not in ("constant", *MODES) or constant(value).any():
         with_what = f"of mode {mode!r}" if mode != "constant" else f"with {value!r:.40}"
-        raise UnsupportedError(f"padding {with_what} is not supported, only with 0")
+        raise UnsupportedError(f"padding {with_what} is not supported, only with 0 or by {', '.join(MODES)}")
     if len(pairs) != len(t.shape) + 1 or any(len(p) != 2 for p in pairs) or any(pairs[0]):
         raise UnsupportedError(f"padding of {pairs} is not supported")
     if a.b.swapped(t):
         pairs = [pairs[0], pairs[-1], *pairs[1:-1]]
-    return a.b.add(a.name, L.ZeroPadding(tuple(tuple(p) for p in pairs[1:])), t)
+    around = tuple(tuple(p) for p in pairs[1:])
+    layer = L.ZeroPadding(around) if mode == "constant" else L.CopyPadding(around, mode)
+    return a.b.add(a.name, layer, t)
 
 
 def _flip(a: Call) -> Value:

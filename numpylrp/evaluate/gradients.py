@@ -164,6 +164,7 @@ def _linear(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     kinds.Reshape,
     kinds.Transpose,
     kinds.ZeroPadding,
+    kinds.CopyPadding,
     kinds.Slice,
     kinds.UpSampling,
     kinds.MaxPool1D,

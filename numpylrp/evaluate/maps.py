@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import LRPError, NonFiniteError, ShapeError
-from ..layers import Identity, Slice, Transpose, UpSampling, ZeroPadding
+from ..layers import CopyPadding, Identity, Slice, Transpose, UpSampling, ZeroPadding
 from ..network import Network
 
 PARTS = ("all", "positive", "negative", "absolute")
@@ -53,7 +53,7 @@ def channels_axis(network: Network, name: str | None = None) -> int | None:
         elif layer.family in ("conv", "pool"):
             return axes[0]
         elif layer.family not in ("activation", "norm") and not isinstance(
-            layer, (Identity, ZeroPadding, Slice, UpSampling)
+            layer, (Identity, ZeroPadding, CopyPadding, Slice, UpSampling)
         ):
             break
     if len(shape) < 3:

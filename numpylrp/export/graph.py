@@ -216,15 +216,28 @@ class Graph:
         made = self.add(name, L.Conv2DTranspose(weight[:, :, None], bias, **lifted), image)
         return self.reshape(f"{name}.row", made, (weight.shape[1] * groups, -1))
 
-    def pad(self, name: str, v: Value, pairs: Sequence[tuple[int, int]], value: Any = 0) -> Value:
-        """Zeros around the sample; negative padding cuts off."""
-        if value:
-            raise UnsupportedError(f"{name}: padding with {value} is not supported, only with 0")
+    def pad(
+        self,
+        name: str,
+        v: Value,
+        pairs: Sequence[tuple[int, int]],
+        value: Any = 0,
+        mode: str = "constant",
+    ) -> Value:
+        """Zeros, another constant or copies around the sample; negative padding cuts off."""
         for at, (a, b) in enumerate(pairs):
             if min(a, b) < 0:
                 v = self.part(name, v, at, max(0, -a), v.shape[at] + min(0, b))
         pairs = tuple((max(0, int(a)), max(0, int(b))) for a, b in pairs)
-        return self.add(name, L.ZeroPadding(pairs), v) if np.any(pairs) else v
+        if not np.any(pairs):
+            return v
+        if mode != "constant":
+            return self.add(name, L.CopyPadding(pairs, mode), v)
+        if not value:
+            return self.add(name, L.ZeroPadding(pairs), v)
+        zeros = self.add(f"{name}.zeros", L.ZeroPadding(pairs), v)
+        around = np.pad(np.zeros(v.shape), pairs, constant_values=float(value))
+        return self.affine(name, zeros, 1.0, around)
 
     def expand(self, name: str, v: Value, shape: Sequence[int]) -> Value:
         """Axes of size 1 repeated."""
@@ -343,13 +356,23 @@ class Graph:
             kernel = tuple(n // o for o, n in zip(out, size))
             if max(kernel) == 1:
                 return v
-            kinds = (L.MaxPool1D, L.MaxPool2D) if largest else (L.AveragePool1D, L.AveragePool2D)
+            kinds = (
+                (L.MaxPool1D, L.MaxPool2D, L.MaxPool3D)
+                if largest
+                else (L.AveragePool1D, L.AveragePool2D, L.AveragePool3D)
+            )
             return self.add(name, kinds[len(size) - 1](kernel), v)
         if largest:
             raise UnsupportedError(
                 f"{name}: adaptive maximum pooling of {size} to {out}, which is no divisor, is not supported"
             )
         return self.add(name, L.AdaptiveAveragePool(out), v)
+
+    def interpolated(self, name: str, v: Value, size: Sequence[int], places: str) -> Value:
+        """Linear interpolation of the spatial axes."""
+        if tuple(size) == tuple(v.shape[1:]):
+            return v
+        return self.add(name, L.Interpolation(tuple(int(n) for n in size), places), v)
 
     def upsampled(self, name: str, v: Value, size: Sequence[float]) -> Value:
         """Nearest neighbour with whole factors for the spatial axes."""
@@ -360,13 +383,14 @@ class Graph:
         return self.add(name, L.UpSampling((1, *(int(s) for s in size))), v)
 
 
-def images(name: str, v: Value, one: type, two: type) -> type:
-    """The layer for one or two spatial dimensions."""
-    if len(v.shape) not in (2, 3):
+def images(name: str, v: Value, *kinds: type) -> type:
+    """The layer for one, two or three spatial dimensions."""
+    rank = len(v.shape) - 1
+    if not 1 <= rank <= len(kinds):
         raise UnsupportedError(
-            f"{name}: takes samples (channels, *spatial) of 1 or 2 dimensions, not {v.shape}"
+            f"{name}: takes samples (channels, *spatial) of 1 to {len(kinds)} dimensions, not {v.shape}"
         )
-    return one if len(v.shape) == 2 else two
+    return kinds[rank - 1]
 
 
 from . import sequences  # noqa: E402  (it is made of what is above)

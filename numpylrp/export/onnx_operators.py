@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import layers as L
 from ..errors import FileError, MissingExtraError, UnsupportedError
+from ..layers.interpolation import PLACES
 from . import onnx_sequences
 from .graph import Graph, Value, images
 
@@ -98,7 +99,7 @@ def _padding(a: Call, rank: int) -> Any:
 
 def _conv(g: Graph, name: str, a: Call) -> Value:
     x, w = a.value(), a.array(1)
-    kind, rank = images(name, x, L.Conv1D, L.Conv2D), w.ndim - 2
+    kind, rank = images(name, x, L.Conv1D, L.Conv2D, L.Conv3D), w.ndim - 2
     ones = (1,) * rank
     layer = g.shared(
         (id(a.values[a.node.input[1]]), *(str(p) for p in a.node.attribute), tuple(a.node.input[1:])),
@@ -185,10 +186,10 @@ def _lp_norm(g: Graph, name: str, a: Call) -> Value:
     return g.add(name, L.UnitNorm(axes=g.axis(name, a.value(), a.get("axis", -1))), a.value())
 
 
-def _pool(one: type, two: type) -> Callable:
+def _pool(*kinds: type) -> Callable:
     def build(g: Graph, name: str, a: Call) -> Value:
         x = a.value()
-        kind, rank = images(name, x, one, two), len(x.shape) - 1
+        kind, rank = images(name, x, *kinds), len(x.shape) - 1
         if any(d != 1 for d in a.get("dilations", ())):
             raise UnsupportedError(f"{name}: pooling with dilation is not supported")
         if len(a.node.output) > 1 and a.node.output[1]:
@@ -355,8 +356,9 @@ def _pow(g: Graph, name: str, a: Call) -> Value:
 
 def _pad(g: Graph, name: str, a: Call) -> Value:
     x = a.value()
-    if a.get("mode", "constant") != "constant":
-        raise UnsupportedError(f"{name}: padding of mode {a.get('mode')!r} is not supported, only zeros")
+    mode = a.get("mode", "constant")
+    if mode not in ("constant", "reflect", "edge", "wrap"):
+        raise UnsupportedError(f"{name}: padding of mode {mode!r} is not supported")
     pads = a.given("pads", 1)
     value = a.given("value", 2, 0)
     axes = a.given("axes", 3, range(len(pads) // 2))
@@ -365,7 +367,7 @@ def _pad(g: Graph, name: str, a: Call) -> Value:
         pairs[axis] = pads[n], pads[n + len(pads) // 2]
     if any(pairs[0]):
         raise UnsupportedError(f"{name}: padding of the batch axis is not supported")
-    return g.pad(name, x, pairs[1:], value[0] if isinstance(value, list) else value)
+    return g.pad(name, x, pairs[1:], value[0] if isinstance(value, list) else value, mode)
 
 
 def _expand(g: Graph, name: str, a: Call) -> Value:
@@ -379,8 +381,9 @@ def _expand(g: Graph, name: str, a: Call) -> Value:
 
 def _resize(g: Graph, name: str, a: Call) -> Value:
     x = a.value()
-    if a.get("mode", "nearest") != "nearest":
-        raise UnsupportedError(f"{name}: interpolation {a.get('mode')!r} is not supported, only nearest")
+    mode = a.get("mode", "nearest")
+    if mode not in ("nearest", "linear") or a.get("antialias", 0):
+        raise UnsupportedError(f"{name}: interpolation {mode!r} is not supported, or with antialias")
     if a.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise UnsupportedError(f"{name}: keep_aspect_ratio_policy is not supported")
     n = 2 if a.node.op_type == "Resize" and a.opset >= 11 else 1
@@ -397,6 +400,8 @@ def _resize(g: Graph, name: str, a: Call) -> Value:
         raise UnsupportedError(f"{name}: resizing of channels is not supported")
     modern = a.node.op_type == "Resize" and a.opset >= 11
     coordinates = a.get("coordinate_transformation_mode", "half_pixel") if modern else "asymmetric"
+    if mode == "linear":
+        return _interpolated(g, name, x, factors[2:], coordinates)
     rounding = a.get("nearest_mode", "round_prefer_floor") if modern else "floor"
     for size, factor in zip(x.shape[1:], factors[2:]):
         if factor == round(factor) and not _repeats(size, int(factor), coordinates, rounding):
@@ -404,6 +409,17 @@ def _resize(g: Graph, name: str, a: Call) -> Value:
                 f"{name}: nearest with {coordinates!r} and {rounding!r} does more than repeat values"
             )
     return g.upsampled(name, x, factors[2:])
+
+
+def _interpolated(g: Graph, name: str, x: Value, factors: list[float], coordinates: str) -> Value:
+    """Linear interpolation, to sizes that are whole: else ONNX counts with the factor, not with sizes."""
+    size = [n * f for n, f in zip(x.shape[1:], factors)]
+    places = "half_pixel" if coordinates == "pytorch_half_pixel" and min(size) > 1 else coordinates
+    if places not in PLACES or any(abs(n - round(n)) > 1e-6 for n in size):
+        raise UnsupportedError(
+            f"{name}: linear interpolation with {coordinates!r} to {size} is not supported"
+        )
+    return g.interpolated(name, x, [round(n) for n in size], places)
 
 
 def _repeats(size: int, factor: int, coordinates: str, rounding: str) -> bool:
@@ -482,8 +498,8 @@ OPERATIONS: dict[str, Callable[[Graph, str, Call], Any]] = {
     "RMSNormalization": _rms_norm,
     "GroupNormalization": _group_norm,
     "LpNormalization": _lp_norm,
-    "MaxPool": _pool(L.MaxPool1D, L.MaxPool2D),
-    "AveragePool": _pool(L.AveragePool1D, L.AveragePool2D),
+    "MaxPool": _pool(L.MaxPool1D, L.MaxPool2D, L.MaxPool3D),
+    "AveragePool": _pool(L.AveragePool1D, L.AveragePool2D, L.AveragePool3D),
     "GlobalMaxPool": _activation(lambda a: L.GlobalMaxPool(True)),
     "GlobalAveragePool": _activation(lambda a: L.GlobalAveragePool(True)),
     "Relu": _activation(lambda a: L.ReLU()),

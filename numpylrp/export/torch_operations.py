@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import layers as L
-from ..errors import MissingExtraError, UnsupportedError
+from ..errors import MissingExtraError, UnsupportedError, lookup
 from . import torch_sequences
 from .graph import Graph, Value, images
 
@@ -71,7 +71,7 @@ def _linear(g: Graph, name: str, a: Args) -> Value:
 
 def _conv(g: Graph, name: str, a: Args) -> Value:
     x, w = a["input"], a.array("weight")
-    kind, rank = images(name, x, L.Conv1D, L.Conv2D), w.ndim - 2
+    kind, rank = images(name, x, L.Conv1D, L.Conv2D, L.Conv3D), w.ndim - 2
     padding = a["padding"]
     if padding == "same":  # of an odd number, PyTorch puts the larger half behind
         spans = [d * (k - 1) for k, d in zip(w.shape[2:], _full(a["dilation"], rank))]
@@ -160,7 +160,7 @@ def _lrn(g: Graph, name: str, a: Args) -> Value:
 
 def _max_pool(g: Graph, name: str, a: Args) -> Value:
     x = a["self"]
-    kind = images(name, x, L.MaxPool1D, L.MaxPool2D)
+    kind = images(name, x, L.MaxPool1D, L.MaxPool2D, L.MaxPool3D)
     rank = len(x.shape) - 1
     if any(d != 1 for d in _full(a["dilation"], rank)):
         raise UnsupportedError(f"{name}: maximum pooling with dilation is not supported")
@@ -171,7 +171,7 @@ def _max_pool(g: Graph, name: str, a: Args) -> Value:
 
 def _avg_pool(g: Graph, name: str, a: Args) -> Value:
     x = a["self"]
-    kind = images(name, x, L.AveragePool1D, L.AveragePool2D)
+    kind = images(name, x, L.AveragePool1D, L.AveragePool2D, L.AveragePool3D)
     rank = len(x.shape) - 1
     if a.get("divisor_override"):
         raise UnsupportedError(f"{name}: average pooling with divisor_override is not supported")
@@ -185,7 +185,7 @@ def _adaptive(largest: bool) -> Callable:
     def build(g: Graph, name: str, a: Args) -> Any:
         x = a["self"]
         y = g.adaptive(name, x, _full(a["output_size"], len(x.shape) - 1), largest)
-        return (y, None) if a.node.target._schema.name.endswith("adaptive_max_pool2d") else y
+        return (y, None) if a.node.target._schema.name.endswith(("max_pool2d", "max_pool3d")) else y
 
     return build
 
@@ -196,6 +196,17 @@ def _upsample(g: Graph, name: str, a: Args) -> Value:
     if out is not None:
         factors = [o / n for o, n in zip(out, x.shape[1:])]
     return g.upsampled(name, x, factors)
+
+
+def _interpolate(g: Graph, name: str, a: Args) -> Value:
+    x, out, factors = a["input"], a.get("output_size"), a.get("scale_factors")
+    if out is None:
+        out = [n * f for n, f in zip(x.shape[1:], factors)]
+        if any(n != round(n) for n in out):  # PyTorch then counts with the factor, not with the sizes
+            raise UnsupportedError(
+                f"{name}: interpolation of {x.shape[1:]} by {tuple(factors)}: no whole sizes"
+            )
+    return g.interpolated(name, x, out, "align_corners" if a["align_corners"] else "half_pixel")
 
 
 def _activation(make: Callable[[Args], L.Layer], first: str = "self") -> Callable:
@@ -351,14 +362,17 @@ def _unbind(g: Graph, name: str, a: Args) -> list[Value]:
     return [g.select(f"{name}.{n}", x, at, n) for n in range(x.shape[at])]
 
 
+PADDINGS = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+"""PyTorch's names of paddings."""
+
+
 def _pad(g: Graph, name: str, a: Args) -> Value:
     x, pad = a["self"], list(a["pad"])
-    if a.get("mode", "constant") != "constant":
-        raise UnsupportedError(f"{name}: padding of mode {a['mode']!r} is not supported, only zeros")
+    mode = lookup(PADDINGS, a.get("mode", "constant"), "mode of padding")
     pairs = [(pad[k], pad[k + 1]) for k in range(0, len(pad), 2)][::-1]
     if len(pairs) > len(x.shape):
         raise UnsupportedError(f"{name}: padding of the batch axis is not supported")
-    return g.pad(name, x, [(0, 0)] * (len(x.shape) - len(pairs)) + pairs, a.get("value"))
+    return g.pad(name, x, [(0, 0)] * (len(x.shape) - len(pairs)) + pairs, a.get("value"), mode)
 
 
 def _expand(g: Graph, name: str, a: Args) -> Value:
@@ -412,6 +426,16 @@ def _repeat_each(g: Graph, name: str, a: Args) -> Value:
     size = [1] * len(x.shape)
     size[g.axis(name, x, a["dim"])] = times
     return g.add(name, L.UpSampling(tuple(size)), x)
+
+
+def _roll(g: Graph, name: str, a: Args) -> Value:
+    x, shifts, axes = a["self"], a["shifts"], a["dims"]
+    if len(axes) != len(shifts):
+        raise UnsupportedError(f"{name}: roll without axes would mix the samples of a batch")
+    for k, (shift, axis) in enumerate(zip(shifts, axes)):
+        at = g.axis(name, x, axis)
+        x = g.gather(f"{name}.{k}", x, at, np.roll(np.arange(x.shape[at]), shift).tolist())
+    return x
 
 
 def _index(g: Graph, name: str, a: Args) -> Value:
@@ -475,7 +499,7 @@ OPERATIONS: dict[str, Callable[[Graph, str, Args], Any]] = {
             name, a.operand("self"), a.operand("other" if "other" in a.args else "mat2")
         ),
     ),
-    **dict.fromkeys(("conv1d", "conv2d"), _conv),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _conv),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d"), _conv_transpose),
     "convolution": _convolution,
     **dict.fromkeys(("batch_norm", "_native_batch_norm_legit_no_training"), _batch_norm),
@@ -485,10 +509,10 @@ OPERATIONS: dict[str, Callable[[Graph, str, Args], Any]] = {
     "group_norm": _group_norm,
     "normalize": _normalize,
     "lrn": _lrn,
-    **dict.fromkeys(("max_pool1d", "max_pool2d"), _max_pool),
-    **dict.fromkeys(("avg_pool1d", "avg_pool2d"), _avg_pool),
-    **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d"), _adaptive(False)),
-    **dict.fromkeys(("adaptive_max_pool1d", "adaptive_max_pool2d"), _adaptive(True)),
+    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), _max_pool),
+    **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), _avg_pool),
+    **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"), _adaptive(False)),
+    **dict.fromkeys(("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"), _adaptive(True)),
     **dict.fromkeys(
         (
             "upsample_nearest1d",
@@ -497,6 +521,10 @@ OPERATIONS: dict[str, Callable[[Graph, str, Args], Any]] = {
             "_upsample_nearest_exact2d",
         ),
         _upsample,
+    ),
+    **dict.fromkeys(
+        ("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"),
+        _interpolate,
     ),
     "relu": _activation(lambda a: L.ReLU()),
     "relu6": _activation(lambda a: L.ReLU(6.0)),
@@ -563,6 +591,7 @@ OPERATIONS: dict[str, Callable[[Graph, str, Args], Any]] = {
     "pixel_unshuffle": _pixel_unshuffle,
     **dict.fromkeys(("repeat", "tile"), _repeat),
     "repeat_interleave": _repeat_each,
+    "roll": _roll,
     "flip": lambda g, name, a: g.turned(name, a["self"], [g.axis(name, a["self"], d) for d in a["dims"]]),
     **dict.fromkeys(("index", "index_select"), _index),
     **dict.fromkeys(("to", "_to_copy"), _cast),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -117,16 +119,24 @@ def _state(g: Graph, name: str, value: Any, at: int) -> Any:
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Within it, nn.MultiheadAttention is written as linear maps and scaled_dot_product_attention."""
+    """Within it, attention is written as linear maps and products: nn.MultiheadAttention, and that of
+    torchvision's Swin transformers, whose windows are else put among the samples.
+    """
     before = F.multi_head_attention_forward, F._canonical_mask
+    swin = sys.modules.get("torchvision.models.swin_transformer")
+    windows = getattr(swin, "shifted_window_attention", None)
     fast = torch.backends.mha.get_fastpath_enabled()
     F.multi_head_attention_forward = _multi_head  # type: ignore[assignment]
     F._canonical_mask = lambda mask, *_, **__: mask
     torch.backends.mha.set_fastpath_enabled(False)
+    if swin is not None:
+        swin.shifted_window_attention = _windowed  # type: ignore[attr-defined]
     try:
         yield
     finally:
         F.multi_head_attention_forward, F._canonical_mask = before
+        if swin is not None:
+            swin.shifted_window_attention = windows  # type: ignore[attr-defined]
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
@@ -178,6 +188,65 @@ def _multi_head(
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     y = y.transpose(1, 2).reshape(y.shape[0], y.shape[2], embed_dim)
     return F.linear(y, out_weight, out_bias).transpose(0, 1), None
+
+
+def _windowed(
+    x: torch.Tensor,
+    qkv_weight: torch.Tensor,
+    proj_weight: torch.Tensor,
+    relative_position_bias: torch.Tensor,
+    window_size: list[int],
+    num_heads: int,
+    shift_size: list[int],
+    attention_dropout: float = 0.0,
+    dropout: float = 0.0,
+    qkv_bias: torch.Tensor | None = None,
+    proj_bias: torch.Tensor | None = None,
+    logit_scale: torch.Tensor | None = None,
+    training: bool = True,
+) -> torch.Tensor:
+    """Torchvision's shifted_window_attention, with windows on an axis of their own; (N, H, W, C)."""
+    size, (h, w), (n, _, _, c) = x.shape[1:3], window_size, x.shape
+    x = F.pad(x, (0, 0, 0, -size[1] % w, 0, -size[0] % h))
+    full = x.shape[1:3]
+    shift = [0 if a >= b else s for a, b, s in zip(window_size, full, shift_size)]
+    if any(shift):
+        x = torch.roll(x, [-s for s in shift], (1, 2))
+    windows = full[0] // h, full[1] // w
+    x = x.reshape(n, windows[0], h, windows[1], w, c).permute(0, 1, 3, 2, 4, 5).reshape(n, -1, h * w, c)
+    if logit_scale is not None and qkv_bias is not None:  # keys have no bias
+        qkv_bias = torch.cat([b * (k != 1) for k, b in enumerate(qkv_bias.chunk(3))])
+    heads = [
+        part.reshape(*part.shape[:3], num_heads, -1).transpose(2, 3)
+        for part in F.linear(x, qkv_weight, qkv_bias).chunk(3, -1)
+    ]
+    q, k, v = heads
+    if logit_scale is None:
+        scores = (q @ k.transpose(-2, -1)) * (c // num_heads) ** -0.5
+    else:
+        cosine = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+        scores = cosine * torch.clamp(logit_scale, max=math.log(100.0)).exp()
+    scores = scores + _window_bias(relative_position_bias, full, window_size, shift)
+    y = (torch.softmax(scores, -1) @ v).transpose(2, 3).reshape(n, -1, h * w, c)
+    y = F.linear(y, proj_weight, proj_bias).reshape(n, *windows, h, w, c)
+    y = y.permute(0, 1, 3, 2, 4, 5).reshape(n, *full, c)
+    if any(shift):
+        y = torch.roll(y, shift, (1, 2))
+    return y[:, : size[0], : size[1]]
+
+
+def _window_bias(bias: torch.Tensor, full: Any, window: list[int], shift: list[int]) -> torch.Tensor:
+    """What is added to scores (windows, heads, T, T): -100 between places that were no neighbours."""
+    if not any(shift):
+        return bias
+    parts = [
+        (torch.arange(n) >= n - w).int() + (torch.arange(n) >= n - s).int() if s else torch.zeros(n).int()
+        for n, w, s in zip(full, window, shift)
+    ]
+    part = 3 * parts[0][:, None] + parts[1]
+    part = part.reshape(full[0] // window[0], window[0], full[1] // window[1], window[1])
+    part = part.permute(0, 2, 1, 3).reshape(-1, 1, window[0] * window[1])
+    return bias - 100.0 * (part[..., None] != part[..., None, :]).to(bias.dtype)
 
 
 def _added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -26,6 +26,7 @@ from .base import Layer, Linear, Ruled
 from .conv import Conv, Conv1D, Conv2D, Conv3D
 from .dense import Dense
 from .distributed import TimeDistributed
+from .interpolation import Interpolation
 from .lrn import LRN
 from .merge import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from .norm import Affine, BatchNorm, Diagonal, Scaled
@@ -47,7 +48,17 @@ from .pool import (
 from .recurrent import GRU, LSTM, Recurrent, SimpleRNN
 from .sample_norm import GroupNorm, InstanceNorm, LayerNorm, RMSNorm, UnitNorm
 from .scaled_pool import ScaledPool1D, ScaledPool2D, ScaledPool3D
-from .shape import Dropout, Flatten, Identity, Reshape, Slice, Transpose, UpSampling, ZeroPadding
+from .shape import (
+    CopyPadding,
+    Dropout,
+    Flatten,
+    Identity,
+    Reshape,
+    Slice,
+    Transpose,
+    UpSampling,
+    ZeroPadding,
+)
 from .transposed import Conv2DTranspose
 
 BASES = (Layer, Linear, Ruled, Activation, Conv, Recurrent, Scaled, Diagonal)
@@ -90,6 +101,7 @@ __all__ = [
     "Conv2D",
     "Conv2DTranspose",
     "Conv3D",
+    "CopyPadding",
     "Dense",
     "Diagonal",
     "Dropout",
@@ -103,6 +115,7 @@ __all__ = [
     "HardSwish",
     "Identity",
     "InstanceNorm",
+    "Interpolation",
     "Layer",
     "LayerNorm",
     "LeakyReLU",

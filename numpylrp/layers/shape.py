@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import ShapeError
+from ..errors import LRPError, ShapeError
 from .base import Layer, Shape
 
 
@@ -178,6 +178,59 @@ class ZeroPadding(_Move):
 
     def relprop(self, R, x, y, rule=None, note=None):
         return R[self._inside(x.shape[1:])]
+
+
+MODES = ("reflect", "symmetric", "edge", "wrap")
+"""What `CopyPadding` may put around a sample."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CopyPadding(_Move):
+    """Values of the sample around it, on any of its axes; a value gets back what its copies have.
+
+    Parameters
+    ----------
+    padding : ((before, after), ...)
+        As in `ZeroPadding`.
+    mode : str
+        "reflect" (mirrored, without the last value), "symmetric" (with it), "edge" (the last value) or
+        "wrap" (from the other end), as in `numpy.pad`; a mirror reaches no further than the other end.
+
+    Examples
+    --------
+    >>> CopyPadding(((0, 0), (2, 1)), "reflect").forward(np.array([[[1.0, 2.0, 3.0]]]))
+    array([[[3., 2., 1., 2., 3., 2.]]])
+    """
+
+    padding: tuple[tuple[int, int], ...]
+    mode: str
+
+    way_back: ClassVar[str] = "copies summed"
+
+    def __post_init__(self) -> None:
+        _pairs(self, "padding")
+        if self.mode not in MODES:
+            raise LRPError(f"CopyPadding: mode must be one of {', '.join(MODES)}, not {self.mode!r}")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        _axes(self.padding, shape)
+        for n, pair in zip(shape, self.padding):
+            most = n if self.mode != "reflect" or n is None else n - 1
+            if n is not None and self.mode != "edge" and max(pair) > most:
+                raise ShapeError(f"{self.mode} padding {pair} is larger than an axis of {n} values allows")
+        return tuple(None if n is None else n + a + b for n, (a, b) in zip(shape, self.padding))
+
+    def _sources(self, shape: Shape) -> tuple[np.ndarray, ...]:
+        """For each axis, where each value of the output comes from."""
+        return tuple(np.pad(np.arange(n), pair, self.mode) for n, pair in zip(shape, self.padding))  # type: ignore[call-overload]
+
+    def forward(self, x):
+        return x[(slice(None), *np.ix_(*self._sources(x.shape[1:])))]
+
+    def relprop(self, R, x, y, rule=None, note=None):
+        back = np.zeros(x.shape, R.dtype)
+        np.add.at(back, (slice(None), *np.ix_(*self._sources(x.shape[1:]))), R)
+        return back
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -362,6 +362,25 @@ def _adaptive(layer: Any, shape: Shape) -> tuple[Any, Shape]:
     return Rows(rows, [ZERO] * len(rows), along(shape, 0), along(out, 0), "pass", "pass"), out
 
 
+def _interpolation(layer: Any, shape: Shape) -> tuple[Any, Shape]:
+    """Between the two values next to each position, on each axis."""
+    out, rows = (shape[0], *layer.size), []
+    for c, *at in positions(out):
+        axes = []
+        for i, n, o in zip(at, shape[1:], layer.size):
+            p = {
+                "half_pixel": Fraction(2 * i + 1, 2 * o) * n - Fraction(1, 2),
+                "align_corners": Fraction(i * (n - 1), max(o - 1, 1)),
+                "asymmetric": Fraction(i * n, o),
+            }[layer.places]
+            p = min(max(p, ZERO), Fraction(n - 1))
+            k = math.floor(p)
+            axes.append([(k, k + 1 - p), (k + 1, p - k)][: n - k])
+        corners = [list(zip(*ends)) for ends in product(*axes)]
+        rows.append({flat_index((c, *at), shape): math.prod(w) for at, w in corners})
+    return Rows(rows, [ZERO] * len(rows), along(shape, 0), along(out, 0), "pass", "pass"), out
+
+
 def _root(v: Fraction) -> Fraction:
     root = Fraction(math.isqrt(v.numerator), math.isqrt(v.denominator))
     if root**2 != v:
@@ -456,6 +475,16 @@ def _move(layer: Any, shape: Shape) -> tuple[Any, Shape]:
     elif kind == "UpSampling":
         out = tuple(n * k for n, k in zip(shape, layer.size))
         order = [flat_index((p // k for p, k in zip(at, layer.size)), shape) for at in positions(out)]
+    elif kind == "CopyPadding":
+        reach = {"edge": lambda p, n: min(max(p, 0), n - 1), "wrap": lambda p, n: p % n}
+        reach["reflect"] = lambda p, n: -p if p < 0 else 2 * n - 2 - p if p >= n else p
+        reach["symmetric"] = lambda p, n: -p - 1 if p < 0 else 2 * n - 1 - p if p >= n else p
+        out = tuple(n + a + b for n, (a, b) in zip(shape, layer.padding))
+        source = reach[layer.mode]
+        order = [
+            flat_index((source(p - a, n) for p, (a, _), n in zip(at, layer.padding, shape)), shape)
+            for at in positions(out)
+        ]
     elif kind == "ZeroPadding":
         out = tuple(n + a + b for n, (a, b) in zip(shape, layer.padding))
         order = []
@@ -514,11 +543,12 @@ KINDS: dict[str, Callable[..., tuple[Any, Shape]]] = {
     "BatchNorm": _batch_norm,
     "Diagonal": _diagonal,
     "AdaptiveAveragePool": _adaptive,
+    "Interpolation": _interpolation,
     "LRN": _lrn,
     **dict.fromkeys(("ReLU", "LeakyReLU", "PReLU", "Threshold"), _activation),
     **dict.fromkeys(("HardSigmoid", "HardSwish", "Clip"), _activation),
     **dict.fromkeys(("Identity", "Dropout", "Flatten", "Reshape", "Transpose"), _move),
-    **dict.fromkeys(("ZeroPadding", "Slice", "UpSampling"), _move),
+    **dict.fromkeys(("ZeroPadding", "CopyPadding", "Slice", "UpSampling"), _move),
     **dict.fromkeys(("Add", "Subtract", "Average", "Multiply", "Maximum", "Minimum", "Concatenate"), _merge),
 }
 """The kinds of layers that the oracle knows."""
