@@ -106,6 +106,28 @@ def test_the_truth_gets_the_best_score_and_the_opposite_the_worst(toy):
         assert np.isnan(found["mark"][images.labels == 0]).all()
 
 
+def test_perturbation_by_plain_loops(toy):
+    """Regions of 4 x 4 become 0, eight at a step: the mean gap of the scores between both orders."""
+    run = study(toy, steps=10)
+    one = next(run.trained("mnist_toy"))
+    rng = np.random.default_rng(3)
+    R = rng.standard_normal((12, 1, 28, 28))
+    found = of_method(run, one, "given", lambda network, x, target: R, ("perturbation",))
+    for n, image in enumerate(run.samples(one.name).x):
+        target = one.network.forward(image[None]).argmax()
+        sums = {(t, l): R[n, 0, t : t + 4, l : l + 4].sum() for t in range(0, 28, 4) for l in range(0, 28, 4)}
+        scores = {}
+        for sign in (1, -1):
+            changed = image[None].copy()
+            scores[sign] = [one.network.forward(changed)[0, target]]
+            for k, (t, l) in enumerate(sorted(sums, key=lambda at: sign * sums[at])[:10], 1):
+                changed[0, 0, t : t + 4, l : l + 4] = 0
+                if k in (8, 10):
+                    scores[sign].append(one.network.forward(changed)[0, target])
+        gap = np.mean(np.float64(scores[1]) - np.float64(scores[-1]))
+        assert found["ABPC zero"][n] == pytest.approx(gap, rel=1e-4, abs=1e-5)
+
+
 def test_pieces_are_kept_and_measured_again_where_anything_differs(toy):
     calls = []
 

@@ -21,7 +21,7 @@ from ..evaluate.truth import marked, mosaics, own_pixels
 from ..fusion import fuse
 from .study import Study, Trained
 
-REGION, EVERY = 4, 6
+REGION, EVERY = 4, 8
 """The size of regions, and how many are replaced between two scores."""
 FILLS = ("zero", "uniform")
 
@@ -57,7 +57,7 @@ def _perturbation(study: Study, one: Trained, method: Method, R: Any, target: An
     found = {}
     for fill in FILLS:
         options: dict[str, Any] = {"fill": fill, "orders": ("MoRF", "LeRF"), "steps": study.steps}
-        options["region"] = REGION
+        options |= {"region": REGION, "every": EVERY}
         found[f"ABPC {fill}"] = region_perturbation(network, x, R, target, **options).abpc()
     return found
 
