@@ -1,0 +1,46 @@
+"""The shipped networks are what their table says: size, parameters, accuracy, and all four treatments."""
+
+import re
+
+import numpy as np
+import pytest
+
+from numpylrp import explain, load
+from numpylrp.experiments.experiments import TREATMENTS
+
+ROW = re.compile(r"\| `(\w+)\.h5` \| (.+) \| ([\d,]+) \| ([\d.]+) MB \| ([\d.]+) % \|")
+
+
+@pytest.fixture
+def table(weights):
+    text = (weights / "README.md").read_text(encoding="utf-8")
+    return {found[1]: found for found in map(ROW.fullmatch, text.splitlines()) if found}
+
+
+def test_the_table_is_right(weights, table):
+    files = {path.stem: path for path in weights.glob("*.h5") if path.stem != "digits"}
+    assert set(files) == set(table)
+    for name, path in files.items():
+        network = load(path, dtype=None)
+        head, *lines = str(network).splitlines()
+        parameters = sum(int(line[head.index("parameters") :] or 0) for line in lines)
+        _, _, count, size, accuracy = table[name].groups()
+        assert int(count.replace(",", "")) == parameters, name
+        assert path.stat().st_size < 2_000_000 and float(size) == round(path.stat().st_size / 1e6, 2)
+        training = network.metadata["training"]
+        assert round(100 * training["test_accuracy"], 2) == float(accuracy), name
+        assert {"script", "data", "images", "epochs", "seed", "torch"} <= set(training)
+        natural = "cnn" in name or "dense" in name
+        assert float(accuracy) >= (78 if natural else 50) if name.startswith("cifar") else 98
+
+
+def test_every_shipped_network_has_the_four_treatments(weights, table):
+    rng = np.random.default_rng(0)
+    for name in table:
+        network = load(weights / f"{name}.h5", dtype=np.float64)
+        shape = (3, 32, 32) if name.startswith("cifar") else (1, 28, 28)
+        x = rng.random((2, *shape))
+        for treatment in TREATMENTS:
+            found = explain(network, x, composite="epsilon-plus", normalization=treatment)
+            assert found.relevance.shape == x.shape and np.isfinite(found.relevance).all(), (name, treatment)
+            assert np.abs(found.relevance).sum() > 0
