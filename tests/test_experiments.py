@@ -159,6 +159,12 @@ def test_networks_and_images_that_are_not_there(toy):
         study(toy, images=30).samples("mnist_toy")
     with pytest.raises(LRPError, match="four or more, not 3"):
         study(toy, images=3)
+    with pytest.raises(LRPError, match="networks must be some of mnist_toy, not mnist_no, cifar_no"):
+        next(study(toy, only=["mnist_no", "cifar_no"]).trained("mnist_toy"))
+    with pytest.raises(FileError, match=r"none of the networks cifar_no is in .* need --data cifar10.npz"):
+        next(study(toy).trained("cifar_no"))
+    with pytest.raises(FileError, match=r"images.npz: the name of a data file must have one of mnist, cifar"):
+        Study(toy / "out", [toy], [toy / "images.npz"])
     (toy / "mnist.npz").write_bytes(b"no file of arrays")
     with pytest.raises(FileError, match=r"must be an \.npz file"):
         study(toy).samples("mnist_toy")

@@ -19,7 +19,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from numpylrp import Network, load, save
+from numpylrp import Network, fuse, load, save
 from numpylrp.files import whole
 
 HERE = Path(__file__).parent
@@ -29,14 +29,18 @@ EPOCHS = {
     "mnist_fc_bn": 30,
     "mnist_cnn": 12,
     "mnist_cnn_bn": 12,
-    "cifar_cnn": 14,
-    "cifar_cnn_lrn": 12,
+    "cifar_cnn": 4,
+    "cifar_cnn_lrn": 5,
     "cifar_fc": 12,
     "cifar_fc_bn": 12,
 }
 """Of the others, `OTHER_EPOCHS`; of other seeds than 0, at most `MORE_SEEDS`."""
 OTHER_EPOCHS, MORE_SEEDS = {"mnist": 4, "cifar": 10}, {"mnist": 4, "cifar": 14}
-RATES = {"cifar_cnn": 4e-3, "cifar_cnn_lrn": 4e-3, "cifar_fc": 2e-3, "cifar_fc_bn": 2e-3}
+STARTS = {"cifar_cnn": "cifar_cnn_bn", "cifar_cnn_lrn": "cifar_cnn_bn"}
+"""These begin with the weights of another network of the same seed, whose normalization is fused, and train
+on without it: from random weights they came to 73 and 71 % in 14 and 12 epochs.
+"""
+RATES = {"cifar_cnn": 2e-3, "cifar_cnn_lrn": 4e-3, "cifar_fc": 2e-3, "cifar_fc_bn": 2e-3}
 """The largest learning rates; `OTHER_RATES` for the others."""
 OTHER_RATES = {"mnist": 4e-3, "cifar": 1e-2}
 CROP, CROPPED = 24, 0.6
@@ -97,7 +101,18 @@ def put_mark(images: np.ndarray) -> None:
     images[..., top : top + size, left : left + size] = 1
 
 
-def train(name: str, x: np.ndarray, y: np.ndarray, epochs: int, seed: int):
+def begin(module, network: Network) -> None:
+    """Give the module the weights of the layers of the same names in a network without normalization."""
+    import torch
+
+    for name, part in module.parts.items():
+        if isinstance(part, (torch.nn.Conv2d, torch.nn.Linear)):
+            layer = network[name]
+            part.weight.data = torch.tensor(layer.weight, dtype=torch.float32)
+            part.bias.data = torch.tensor(layer.bias, dtype=torch.float32)
+
+
+def train(name: str, x: np.ndarray, y: np.ndarray, epochs: int, seed: int, start: Network | None = None):
     """Train with random shifts, one cycle of the learning rate, and weight decay."""
     import torch
     from architectures import module as architecture
@@ -106,8 +121,10 @@ def train(name: str, x: np.ndarray, y: np.ndarray, epochs: int, seed: int):
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     module, batch = architecture(name), 128
+    if start is not None:
+        begin(module, start)
     natural, margin = name.startswith("cifar"), 4 if name.startswith("cifar") else 2
-    anywhere = natural and "fc" not in name
+    anywhere = natural and "fc" not in name and start is None
     ends = ((0, 0), (0, 0), (margin, margin), (margin, margin))
     padded = pixels(name, np.pad(x, ends, mode="reflect" if natural else "constant"))
     module = module.to(memory_format=torch.channels_last)
@@ -183,12 +200,18 @@ def described(name: str, count: int, epochs: int, seed: int) -> dict:
     return metadata
 
 
+def file_name(name: str, seed: int) -> str:
+    """The file of a network of one training seed."""
+    return f"{name}.h5" if seed == SEED else f"{name}-seed{seed}.h5"
+
+
 def make(name: str, seed: int, epochs: int, data: tuple, out: Path) -> None:
     """Train a network, measure it on all test images, and write it."""
     from architectures import GlobalMean, converted
 
     x, y, x_test, y_test = data
-    module = train(name, x, y, epochs, seed)
+    start = fuse(load(out / file_name(STARTS[name], seed)))[0] if name in STARTS else None
+    module = train(name, x, y, epochs, seed, start)
     any_size = any(isinstance(part, GlobalMean) for part in module.parts.values())
     shape = (x.shape[1], None, None) if any_size else x.shape[1:]
     network = converted(module, shape, described(name, len(x), epochs, seed))
@@ -196,7 +219,9 @@ def make(name: str, seed: int, epochs: int, data: tuple, out: Path) -> None:
     if name.endswith("mark"):
         measured["marked_as_class"] = accuracy(network, name, x_test, y_test, mark=True)
     network.metadata["training"].update(measured)
-    save(network, out / (f"{name}.h5" if seed == SEED else f"{name}-seed{seed}.h5"))
+    if name in STARTS:
+        network.metadata["training"]["begun_from"] = STARTS[name]
+    save(network, out / file_name(name, seed))
     print(f"{name}, seed {seed}: {measured} on {len(y_test)} test images", flush=True)
 
 
@@ -237,7 +262,7 @@ def main() -> None:
             if kind not in loaded:
                 loaded[kind] = training_data(path, name)
             if args.evaluate:
-                file = args.out / (f"{name}.h5" if seed == SEED else f"{name}-seed{seed}.h5")
+                file = args.out / file_name(name, seed)
                 share = accuracy(load(file, dtype=None), name, *loaded[kind][2:])
                 print(f"{file.name}: {share:.2%} of {len(loaded[kind][3])} test images")
                 continue

@@ -19,6 +19,8 @@ from ..evaluate.baselines import Method
 from ..files import whole
 from ..network import Network
 
+KINDS = ("mnist", "cifar")
+"""The kinds of images, which the names of networks begin with and those of data files contain."""
 QUICK = {"images": 12, "steps": 3}
 """What ``--quick`` makes of a run."""
 FULL = {"images": 1000, "steps": 24}
@@ -85,9 +87,15 @@ class Study:
             raise LRPError(
                 f"mosaics, and an interval over half the images, need four or more, not {self.images}"
             )
+        for path in self.data:
+            if not any(kind in Path(path).name for kind in KINDS):
+                raise FileError(f"{path}: the name of a data file must have one of {', '.join(KINDS)} in it")
 
     def trained(self, *names: str) -> Iterator[Trained]:
         """All networks of these names that are there, and whose images are, seed by seed."""
+        unknown = [name for name in self.only if name not in names]
+        if unknown:
+            raise LRPError(f"networks must be some of {', '.join(names)}, not {', '.join(unknown)}")
         names = tuple(name for name in names if not self.only or name in self.only)
         found = []
         for order, name in enumerate(names):
@@ -98,7 +106,8 @@ class Study:
                         found.append((int(match[1] or 0), order, name, path))
         if not found:
             folders = ", ".join(map(str, self.weights))
-            raise FileError(f"none of the networks {', '.join(names)} is in {folders}")
+            without = "" if self._has("cifar") else " (those for CIFAR-10 need --data cifar10.npz)"
+            raise FileError(f"none of the networks {', '.join(names)} is in {folders}{without}")
         for seed, _, name, path in sorted(found, key=lambda one: one[:2]):
             if not (self.quick and seed):
                 yield Trained(name, seed, path, load(path, dtype=None).astype(np.float32))
