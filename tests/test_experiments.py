@@ -106,6 +106,20 @@ def test_the_truth_gets_the_best_score_and_the_opposite_the_worst(toy):
         assert np.isnan(found["mark"][images.labels == 0]).all()
 
 
+def test_mosaics_whose_class_has_a_negative_logit_are_left_out(toy):
+    run = study(toy)
+    one = next(run.trained("mnist_toy"))
+    signs = {}
+
+    def constant(network, x, target):
+        signs["logit"] = network.forward(x)[np.arange(len(x)), target]
+        return np.ones_like(x)
+
+    found = of_method(run, one, "constant", constant, ("grid of positive",))
+    assert (found["grid"] == 0.25).all() and 0 < (signs["logit"] > 0).sum() < 12
+    assert (np.isnan(found["grid, logit > 0"]) == (signs["logit"] <= 0)).all()
+
+
 def test_perturbation_by_plain_loops(toy):
     """Regions of 4 x 4 become 0, eight at a step: the mean gap of the scores between both orders."""
     run = study(toy, steps=10)

@@ -187,6 +187,7 @@ def _pruned(one: Trained, found: dict) -> Iterator[Comparison]:
 
 # ---------------------------------------------------------------- contrast
 
+GRIDS = ("grid", "grid, logit > 0")
 SEEDS = {"SGLRP": "softmax-gradient", "CLRP1": "clrp1", "CLRP2": "clrp2"}
 
 
@@ -208,11 +209,12 @@ def _contrasted(one: Trained, found: dict) -> Iterator[Comparison]:
     for composite in ("epsilon-plus", "z-plus", "epsilon-gamma-box"):
         for text, _ in _seeds(composite):
             claim = f"{text} shows the class that was asked for better than the logit does"
-            yield from _pairs(claim, one, found, f"{composite}, {text}", f"{composite}, logit", ("grid",))
-            values = found[f"{composite}, {text}"]["grid"]
+            yield from _pairs(claim, one, found, f"{composite}, {text}", f"{composite}, logit", GRIDS)
             claim = f"{text} shows the class that was asked for (more than a quarter lies in its cell)"
-            chance = np.full(len(values), 0.25)
-            yield compared(claim, where, f"{composite}, {text} against chance", "grid", (values, chance))
+            for what in GRIDS:
+                values = found[f"{composite}, {text}"][what]
+                chance = np.full(len(values), 0.25)
+                yield compared(claim, where, f"{composite}, {text} against chance", what, (values, chance))
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -261,7 +263,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Mosaics of four images: the share of positive relevance in the cell of the class asked for.",
         ("mnist_cnn_gap", "cifar_cnn", "cifar_cnn_bn"),
         _contrast,
-        ("grid",),
+        ("grid of positive",),
         _contrasted,
     ),
 }

@@ -42,7 +42,7 @@ def of_method(
 def _all(study: Study, one: Trained, method: Method, measures: tuple[str, ...]) -> dict[str, np.ndarray]:
     images = study.samples(one.name)
     found: dict[str, np.ndarray] = {}
-    scores = study.logits(one) if set(measures) - {"grid", "mark"} else None
+    scores = study.logits(one) if set(measures) - {"grid", "grid of positive", "mark"} else None
     target = None if scores is None else scores.argmax(1)
     R = None if target is None else np.asarray(method(one.network, images.x, target))
     for measure in measures:
@@ -124,6 +124,15 @@ def _grid(study: Study, one: Trained, method: Method, R: Any, target: Any) -> di
     return {"grid": grid_pointing_game(maps, truth.cells)}
 
 
+def _grid_of_positive(study: Study, one: Trained, method: Method, R: Any, target: Any) -> dict:
+    """The same, and for those mosaics alone whose class has a positive logit, with which CLRP starts."""
+    images = study.samples(one.name)
+    truth = mosaics(images.x, images.labels)
+    logits = np.asarray(one.network.forward(truth.x))[np.arange(len(truth.target)), truth.target]
+    share = _grid(study, one, method, R, target)["grid"]
+    return {"grid": share, "grid, logit > 0": np.where(logits > 0, share, np.nan)}
+
+
 MEASURES: dict[str, Callable[..., dict]] = {
     "perturbation": _perturbation,
     "signs": _signs,
@@ -132,6 +141,7 @@ MEASURES: dict[str, Callable[..., dict]] = {
     "object": _object,
     "mark": _mark,
     "grid": _grid,
+    "grid of positive": _grid_of_positive,
 }
 """The measures by name: functions of study, network, method, its maps and their classes."""
 
