@@ -747,7 +747,8 @@ def main(args):
     some = [a for a in args if a not in hows]
     for how in hows:
         for fused in (False, True):
-            count(how, fused, [f for f in planted(fused) if f in some or not some])
+            shown = [f for f in planted(fused) if how != "alone" or f not in ONLY_LAYERS]
+            count(how, fused, [f for f in shown if f in some or not some])
     if not some and "alone" in hows:
         count("alone", False, PAIRS, ("seed 1",))
 

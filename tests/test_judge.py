@@ -7,14 +7,16 @@ import faulty
 import networks
 import numpy as np
 import pytest
+from test_sequence_conventions import block
 
 from numpylrp import Network, explain
 from numpylrp import layers as L
-from numpylrp.composite import Composite
+from numpylrp.composite import Composite, attn_lrp
 from numpylrp.planning import prepared
 from numpylrp.rules import LRP0, Epsilon, Gamma, ZPlus
 from numpylrp.validate import vectors
 from numpylrp.validate.compare import judge
+from numpylrp.validate.sequence_conventions import CONVENTIONS
 
 VECTORS = Path(__file__).parent / "vectors"
 EVERY = bool(os.environ.get("NUMPYLRP_EVERY_FAULT"))
@@ -33,6 +35,51 @@ def test_planted_faults_are_named(how, fused):
     total = faulty.count(how, fused, some)
     assert not total["misleading"] and not total["agrees"], total
     assert total["right"] >= 0.9 * len(some), total
+
+
+@pytest.mark.parametrize("how", ["layers", "activations", "alone"])
+def test_other_faults_on_other_networks_are_named(how):
+    """Residual blocks, concatenations, grouped convolutions; an implementation in PyTorch."""
+    second = pytest.importorskip("second", reason="PyTorch is not installed")
+    every = [(name, fault) for name, faults in second.FAULTS.items() for fault in faults]
+    first = ["layers", "activations", "alone"].index(how)
+    some = every if EVERY else every[first :: 45 if how == "alone" else 15]
+    found = {}
+    for name, fault in some:
+        verdict = second.judged(name, fault, how)
+        found[name, fault] = second.outcome(name, fault, verdict)
+        assert found[name, fault] in ("right", "differs"), f"{name}, {fault}: {verdict}"
+    assert sum(got == "right" for got in found.values()) >= 0.8 * len(some), found
+
+
+@pytest.mark.parametrize("name", ["LXT explicit", "autolrp", "HiLRP", "Chefer"])
+def test_conventions_for_attention_are_named(name):
+    network, _ = block(np.random.default_rng(0))
+    x, R = np.random.default_rng(1).standard_normal((2, 2, 5, 6))
+    composite, apart = CONVENTIONS[name].composite(), {"normalization": "linear"}
+    theirs = explain(network, x, seed=R, composite=composite, **apart).relevance
+    verdict = judge(network, x, attn_lrp(network).rules(network), {"input": theirs}, seed=R)
+    assert verdict["input"].fits == (f"{name} {CONVENTIONS[name].version}",), verdict
+
+
+def test_every_hypothesis_can_be_tried():
+    """None is lost to an error of its own."""
+    from numpylrp.validate.candidate import given
+    from numpylrp.validate.hypotheses import Case, tables
+    from numpylrp.validate.search import Evidence, Search
+    from numpylrp.validate.worlds import Question
+
+    network, rules = faulty.library(faulty.parameters())
+    question = Question(network, {"input": faulty.images()}, rules, target=1)
+    case = Case(question, question.world())
+    walked = case.world.walked({})
+    arrays = given({"input": faulty.images()}, {k: a.shape for k, a in case.world.values.items()})
+    evidence = Evidence(case, arrays, {}, [], {}, walked.found, None, dict(arrays.units), walked)
+    search = Search(evidence, ["input"], [], 60.0)
+    search.focus, search.opened = "input", {"input"}
+    for hypothesis in (h for table in tables(case) for h in table):
+        search.attempt(hypothesis, None, "")
+    assert set(search.failed) <= {f"{rules['conv1']} instead"}, search.failed  # it checks its inputs
 
 
 @pytest.mark.parametrize("fault", faulty.PAIRS[:3])
@@ -178,6 +225,30 @@ def test_pytorch_in_float32_agrees():
             assert verdict.agrees, f"{seed}: {verdict}"
 
 
+@pytest.mark.parametrize("seed", range(24 if EVERY else 2))
+def test_another_implementation_agrees_in_every_precision(seed):
+    """Sums in PyTorch's order and in another, normalization fused or not, ties on purpose."""
+    second = pytest.importorskip("second", reason="PyTorch is not installed")
+    import torch
+
+    kind = ("mixed", "epsilon", "gamma", "z-plus", "alpha-beta", "flat", "w-square", "lrp-0")[seed % 8]
+    for name, make in second.NETWORKS.items():
+        network = make(seed)
+        rules = second.rules_of(network, kind)
+        x = np.random.default_rng(seed).normal(0, 1, (3, *network.inputs["input"])).clip(-3, 3)
+        if seed % 3 == 1:
+            x = np.round(2 * x) / 2
+        elif seed % 3 == 2:
+            x[..., : x.shape[-1] // 2] = 0.5
+        for fused in (False, True)[: 1 if name == "dense_block" else 2]:
+            for dtype, order in ((torch.float64, True), (torch.float32, False), (torch.float32, True)):
+                R, values = second.run(network, rules, x, 1, (), dtype, order, fused)
+                options = {"target": 1, "normalization": "fused" if fused else "linear", "seconds": 1}
+                for candidate, own in ((R, None), ({"input": R["input"]}, None), (R, values)):
+                    verdict = judge(network, x, rules, candidate, activations=own, **options)
+                    assert verdict.agrees, f"{name}, {kind}, {dtype}: {verdict}"
+
+
 # ---------------------------------------------------------------- what rounding decides
 
 
@@ -213,7 +284,8 @@ def test_a_probability_of_nearly_1_is_no_one_hot():
     assert 1 - p[0, 0] < 1e-5
     for start, cause in ((p * hot, "the probability as the seed"), (hot, "a seed of 1 instead of the logit")):
         R = explain(network, x, composite="epsilon", seed=start).relevance
-        assert judge(network, x, "epsilon", {"input": R})["input"].fits[0] == cause
+        fits = judge(network, x, "epsilon", {"input": R})["input"].fits
+        assert fits[0] == cause and not any("together with" in fit for fit in fits), fits
 
 
 def test_another_class_is_named():

@@ -134,11 +134,13 @@ class _Judge:
     def __init__(self, case: Case, found: Given, tolerance: float | None) -> None:
         self.case, self.given, world = case, found, case.world
         used = found.whole({name: value.shape for name, value in world.values.items()})
-        self.expected = world.walk(used)
+        walked = world.walked(used)
+        self.expected = walked.found
         fused = case.question.normalization == "fused"
         major = majorant(case.question) if fused and tolerance is None else {}
         known = list(case.question.activations)
-        self.evidence = Evidence(case, found, used, known, major, self.expected, tolerance, dict(found.units))
+        units = dict(found.units)
+        self.evidence = Evidence(case, found, used, known, major, self.expected, tolerance, units, walked)
         self.of_unit: dict[float, Bounds] = {}
         self.decided: dict[str, str] = {}
         self.untried = ""

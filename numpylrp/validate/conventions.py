@@ -50,6 +50,7 @@ from ..rules import (
     same,
 )
 from ..text import aligned
+from . import sequence_conventions as sequences
 from .variants import (
     BiasInBoth,
     CentredNorm,
@@ -491,9 +492,12 @@ def table(found: Iterable[Deviation] | None = None) -> str:
     """`deviations` as a table: a row for each library and rule, with what is known of it in words.
 
     A difference is relative to the largest |R|; where z = 0, R is divided by eps and differences are as
-    large as 1 / eps. "-" stands for a rule that the library does not have.
+    large as 1 / eps. "-" stands for a rule that the library does not have. Of all libraries, a second table
+    has attention, normalization and sums, against AttnLRP.
     """
-    found = deviations() if found is None else list(found)
+    if found is None:
+        return f"{table(deviations())}\n\n{_sequence_table()}"
+    found = list(found)
     heads = list(dict.fromkeys(d.column for d in found))
     rows: dict[tuple, dict] = {}
     for d in found:
@@ -507,4 +511,15 @@ def table(found: Iterable[Deviation] | None = None) -> str:
         notes = convention(library).notes
         note = notes.get(row.split(",")[0], "")
         lines.append((library, row, *(sizes.get(head, "") for head in heads), note))
+    return aligned(lines)
+
+
+def _sequence_table() -> str:
+    """`sequence_conventions.deviations` as a table: a row for each library, a column for each layer."""
+    found = sequences.deviations()
+    kinds = list(dict.fromkeys(kind for _, kind, _ in found))
+    lines = [("library", *kinds, "known of it")]
+    for name, known in sequences.CONVENTIONS.items():
+        sizes = {kind: f"{size:.1e}" if size else "0" for library, kind, size in found if library == name}
+        lines.append((f"{name} {known.version}", *(sizes.get(kind, "-") for kind in kinds), known.notes))
     return aligned(lines)

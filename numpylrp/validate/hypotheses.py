@@ -116,4 +116,5 @@ def tables(case: Case) -> Iterator[Iterable[Hypothesis]]:
     yield wrong_rules.other_rules(case.world)
     yield wrong_forward.treatments(case)
     yield wrong_forward.inputs(case)
+    yield wrong_rules.sequence_rules(case)
     yield wrong_rules.LIBRARIES

@@ -16,7 +16,7 @@ from . import patterns
 from .bounds import LEAST, MARGIN, SLACK, Bounds, relevance_errors
 from .candidate import Given
 from .hypotheses import Case, Hypothesis, tables
-from .worlds import Arrays, World
+from .worlds import Arrays, Walked, World
 from .wrong_seeds import probabilities
 
 BETTER = 0.1
@@ -58,6 +58,10 @@ class Evidence:
         What the definition predicts.
     tolerance : float, optional
         Asked for.
+    units : dict of float
+        The unit roundoff of each array.
+    walked : Walked, optional
+        The walk that `expected` comes of.
     """
 
     case: Case
@@ -68,6 +72,8 @@ class Evidence:
     expected: Arrays
     tolerance: float | None = None
     units: dict[str, float] = field(default_factory=dict)
+    walked: Walked | None = None
+    _nodes: dict[tuple, list[Node]] = field(default_factory=dict, repr=False)
 
     def seen(self, name: str, values: Mapping[str, np.ndarray]) -> np.ndarray:
         """A value as the candidate gives it."""
@@ -102,11 +108,18 @@ class Evidence:
 
     def nodes(self, world: World, names: Iterable[str]) -> list[Node]:
         """The layers between these values and what was given above them."""
+        names = tuple(names)
+        own = world.network is self.case.world.network
+        if own and names in self._nodes:
+            return self._nodes[names]
         wanted: set[str] = set()
         for name in names:
             if name in world.network.shapes:
                 wanted |= {node.name for node in world.between(name, self.used)}
-        return [node for node in world.network.nodes if node.name in wanted]
+        found = [node for node in world.network.nodes if node.name in wanted]
+        if own:
+            self._nodes[names] = found
+        return found
 
     def from_seed(self, name: str) -> bool:
         """Whether the walk to a value starts at the seed."""
@@ -136,7 +149,10 @@ class Search:
         self.evidence, self.differing, self.agreeing = evidence, list(differing), list(agreeing)
         self.fits: dict[str, list[Fit]] = {name: [] for name in differing}
         self.until = time.monotonic() + seconds
-        self.order, self.first = 0, True
+        self.order, self.first, self.focus = 0, True, ""
+        self.tried: set[tuple] = set()
+        self.opened: set[str] = set()
+        self.failed: dict[str, Exception] = {}
         self.left: dict[str, int] = {}
         self.apart = {
             name: patterns.distance(evidence.given.arrays[name], evidence.seen(name, evidence.expected))
@@ -146,32 +162,49 @@ class Search:
     # ------------------------------------------------------------ the order of trying
 
     def run(self) -> None:
-        """Try all: in all layers, then in those of one family, then in one layer alone."""
+        """Explain the first value that differs, then the next that this does not explain, and so on.
+
+        Hypotheses are tried in all layers, then in those of one family, then in one layer alone. What
+        explains a value is tried on all others at once. Those that change activations or the seed are
+        about all values, and tried in the first round only.
+        """
         case = self.evidence.case
         every = [hypothesis for table in tables(case) for hypothesis in table]
+        for name in self.differing:
+            if self.fits[name] and name not in self.unexplained:
+                continue
+            self.focus, self.tried = name, set()
+            self.all_at_once(every if self.first else [h for h in every if not h.everywhere])
+            self.first = False
+            if time.monotonic() > self.until:
+                break
+
+    def all_at_once(self, every: list[Hypothesis]) -> None:
+        """The stages for one value."""
         self.stage("hypotheses", ((h, None, "") for h in every), len(every))
-        self.first = False
-        if not self.open:
+        if self.focus not in self.unexplained:
             return
         scoped = [h for h in every if h.scoped and not h.library]
+        near = {node.name for node in self.evidence.nodes(self.evidence.case.world, [self.focus])}
         families = list(self.families())
-        trials = [(h, names, text) for h in scoped for text, names in families]
+        trials = [(h, of, text) for h in scoped for text, of in families if h.everywhere or near & of]
         self.stage("changes of one kind of layer", trials, len(trials))
-        if not self.open:
+        if self.focus not in self.unexplained:
             return
-        single = [(h, {name}, f", in {name} alone") for name in self.candidates() for h in scoped]
+        names = self.candidates()
+        single = [(h, {n}, f", in {n} alone") for n in names for h in scoped if h.everywhere or n in near]
         self.stage("changes of one layer", single, len(single))
 
     @property
-    def open(self) -> list[str]:
+    def unexplained(self) -> list[str]:
         """The values that nothing but a library's convention explains yet."""
-        return [name for name, fits in self.fits.items() if self.first or all(fit.library for fit in fits)]
+        return [name for name, fits in self.fits.items() if all(fit.library for fit in fits)]
 
     def stage(self, what: str, trials: Iterable[tuple], count: int) -> None:
-        done = 0
+        done, self.opened = 0, set(self.differing if what == "hypotheses" else self.unexplained)
         for hypothesis, names, text in trials:
             if time.monotonic() > self.until:
-                self.left[what] = count - done
+                self.left[what] = self.left.get(what, 0) + count - done
                 return
             done += 1
             self.order += 1
@@ -201,8 +234,8 @@ class Search:
     def candidates(self) -> list[str]:
         """Layers that alone may be otherwise, nearest to the output first: of several."""
         world, question = self.evidence.case.world, self.evidence.case.question
-        near = {n.name for n in self.evidence.nodes(world, self.differing)}
-        everything = any(self.evidence.from_seed(name) for name in self.differing)
+        near = {n.name for n in self.evidence.nodes(world, [self.focus])}
+        everything = self.first and any(self.evidence.from_seed(name) for name in self.differing)
         names = [n.name for n in reversed(question.network.nodes) if n.name in near or everything]
         return names if len(names) > 1 or everything else []
 
@@ -212,36 +245,58 @@ class Search:
         """Walk with a hypothesis, and keep it where it explains what differs."""
         try:
             world = hypothesis.make(self.evidence.case, names)
-            predicted = None if world is None else self.predicted(world, hypothesis)
-        except (LRPError, FloatingPointError, ValueError, IndexError):
+            if world is None or self.known(world, hypothesis):
+                return
+            fits = self.explained(
+                world, hypothesis, self.differing if hypothesis.everywhere else [self.focus]
+            )
+            if not hypothesis.everywhere and any(fits.values()):
+                fits = self.explained(world, hypothesis, self.differing)
+        except (LRPError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError) as why:
+            self.failed[hypothesis.name] = why  # it can't be of this network
             return
-        if world is None or predicted is None:
-            return
+        for name, found in fits.items():
+            for more, error in found if name in self.opened else ():
+                what = f"{hypothesis.name}{text}{more}"
+                order = self.order + (1000 if more else 0)
+                if all(fit.name != what for fit in self.fits[name]):
+                    fit = Fit(what, error, order, hypothesis.library, hypothesis.everywhere)
+                    self.fits[name].append(fit)
+
+    def known(self, world: World, hypothesis: Hypothesis) -> bool:
+        """Whether this changes nothing that leads to the value, or was tried with other names."""
+        if hypothesis.everywhere or world.contrast or world.network is not self.evidence.case.world.network:
+            return False
+        if not world.changes:
+            return False
+        near = {node.name for node in self.evidence.nodes(world, [self.focus])}
+        key = hypothesis.name, frozenset(near & world.changes.keys())
+        done = not key[1] or key in self.tried
+        self.tried.add(key)
+        return done
+
+    def explained(self, world: World, hypothesis: Hypothesis, names: list[str]) -> dict[str, list]:
+        """For each value whether this world explains it."""
+        predicted = self.predicted(world, hypothesis, names)
         fits = {}
-        for name in self.differing:
+        for name in names:
             if name not in predicted or predicted[name].shape != self.evidence.expected[name].shape:
                 continue
             if hypothesis.back is not None and name in world.network.inputs:
                 predicted[name] = hypothesis.back(predicted[name])
             fits[name] = self.fitting(hypothesis, world, name, predicted[name])
         if hypothesis.everywhere and any(fits.values()) and not self.keeps(world, predicted):
-            return
-        for name, found in fits.items():
-            for more, error in found if name in self.open else ():
-                fit = Fit(
-                    f"{hypothesis.name}{text}{more}",
-                    error,
-                    self.order + (1000 if more else 0),
-                    hypothesis.library,
-                    hypothesis.everywhere,
-                )
-                self.fits[name].append(fit)
+            return {}
+        return fits
 
-    def predicted(self, world: World, hypothesis: Hypothesis) -> Arrays:
-        nodes = None
+    def predicted(self, world: World, hypothesis: Hypothesis, names: list[str]) -> Arrays:
+        nodes, base = None, None
         if not hypothesis.everywhere and not world.contrast:
-            nodes = self.evidence.nodes(world, self.differing)
-        return world.walk(self.evidence.here(world), nodes)
+            nodes = self.evidence.nodes(world, names)
+            own = self.evidence.case.world
+            same = world.values is own.values and world.seed is own.seed
+            base = self.evidence.walked if same and world.join is own.join else None
+        return world.walk(self.evidence.here(world), nodes, base)
 
     def fitting(
         self, hypothesis: Hypothesis, world: World, name: str, value: np.ndarray
@@ -311,12 +366,34 @@ class Search:
         """For each value its fits: those first that explain most values, and a library's conventions last."""
         count: dict[str, int] = {}
         for fits in self.fits.values():
+            alone = {fit.name.split(" instead of")[0].removesuffix(" as the seed") for fit in fits}
+            pairs = (fit.name.partition(", together with ") for fit in fits)
+            fits[:] = [
+                fit
+                for fit, (_, together, other) in zip(list(fits), list(pairs))
+                if not together or other.removesuffix(" as the seed") not in alone
+            ]
+        for fits in self.fits.values():
             for name in {fit.name for fit in fits}:
                 count[name] = count.get(name, 0) + 1
+        for name, fits in self.fits.items():
+            if self.thin(name):
+                fits[:] = [fit for fit in fits if count[fit.name] > 1]
         return {
             name: sorted(fits, key=lambda fit: (-count[fit.name], fit.library, fit.order))
             for name, fits in self.fits.items()
         }
+
+    def thin(self, name: str) -> bool:
+        """Whether a value is ours but for a factor of each sample, while others differ that are not.
+
+        Then a rule may hit these few numbers by chance, where a unit or two send all there is.
+        """
+        if len(self.differing) < 2 or name == self.evidence.case.world.top:
+            return False
+        theirs = self.evidence.given.arrays[name]
+        ours = self.evidence.seen(name, self.evidence.expected)
+        return patterns.distance(theirs, patterns.factors(theirs, ours) * ours) < 1e-9
 
     @property
     def untried(self) -> str:

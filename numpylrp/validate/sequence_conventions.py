@@ -13,8 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from ..composite import Composite
+import numpy as np
+
+from .. import layers as L
+from ..composite import Composite, attn_lrp
 from ..errors import lookup
+from ..network import Network
 from ..nonlinear import (
     AbsBeta,
     Bilinear,
@@ -164,3 +168,54 @@ def rules_of(name: str, network: Any) -> dict[str, Any]:
     {'norm': AbsBeta()}
     """
     return lookup(CONVENTIONS, name, "convention").composite().rules(network)
+
+
+# ---------------------------------------------------------------- their size
+
+
+def cases() -> list[tuple[str, Network, dict[str, np.ndarray], np.ndarray]]:
+    """Small layers: their name, a network of one, its inputs, and relevance of its output."""
+    a = np.array([[[1.0, -0.5, 0.75], [-1.25, 0.5, 2.0]]])
+    b = np.array([[[0.5, 1.5, -1.0], [1.0, 0.25, -0.75]]])
+    R = np.array([[[1.0, -0.5, 2.0], [0.5, 1.0, -1.0]]])
+    gamma, beta = np.array([0.75, 1.5, -0.5]), np.array([0.25, -0.5, 0.5])
+    layers: dict[str, tuple[Any, int]] = {
+        "LayerNorm": (L.LayerNorm(gamma, beta), 1),
+        "RMSNorm": (L.RMSNorm(gamma), 1),
+        "Add": (L.Add(), 2),
+        "Multiply": (L.Multiply(), 2),
+        "MatMul": (L.MatMul(True), 2),
+        "Softmax": (L.Softmax(-1), 1),
+        "Dense": (L.Dense([[1.0, 0.5, -0.25], [-1.0, 0.75, 0.5], [0.5, 0.25, 1.0]], beta), 1),
+    }
+    found = []
+    for name, (layer, count) in layers.items():
+        x = dict(zip("ab"[:count], (a, b)))
+        network = Network([("layer", layer, tuple(x))], {key: value.shape[1:] for key, value in x.items()})
+        found.append((name, network, x, R[..., :2] if name == "MatMul" else R))
+    return found
+
+
+def deviations() -> list[tuple[str, str, float]]:
+    """How far each convention lies from AttnLRP: library, layer, the largest difference over the largest |R|.
+
+    Those of Arras are of recurrent layers alone.
+
+    Examples
+    --------
+    >>> {layer: round(size, 2) for library, layer, size in deviations() if library == "HiLRP"}["LayerNorm"]
+    3.42
+    """
+    found = []
+    for name in [name for name in CONVENTIONS if not name.startswith("Arras")]:
+        for kind, network, x, R in cases():
+            layer = network.nodes[0].layer
+            parts = tuple(x.values())
+            given = parts if layer.merges else parts[0]
+            y = layer.forward(given)
+            rules = (of.get("layer") for of in (rules_of(name, network), attn_lrp(network).rules(network)))
+            theirs, ours = (layer.relprop(R, given, y, rule) for rule in rules)
+            pairs = zip(theirs, ours) if layer.merges else [(theirs, ours)]
+            size = max(float(abs(p - q).max()) for p, q in pairs) / float(abs(R).max())
+            found.append((name, kind, size))
+    return found

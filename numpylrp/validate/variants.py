@@ -58,8 +58,25 @@ STABILIZERS: dict[str, Callable] = {
     "no sign": lambda z, eps: z + z.dtype.type(eps),
     "|z| + eps": lambda z, eps: np.abs(z) + z.dtype.type(eps),
     "zeros only": lambda z, eps: np.where(z == 0, z.dtype.type(eps), z),
+    "at least eps": lambda z, eps: np.where(np.abs(z) < eps, stabilize(0 * z, eps) * _sign(z), z),
+    "clamped": lambda z, eps: np.maximum(z, z.dtype.type(1e-6)),
+    "of the largest": lambda z, eps: stabilize(z, eps * np.abs(z).max()),
+    "of the mean": lambda z, eps: stabilize(z, eps * np.abs(z).mean()),
+    "of the deviation": lambda z, eps: stabilize(z, eps * z.std()),
+    "of the sample's largest": lambda z, eps: stabilize(z, eps * _each(np.max, z)),
+    "of the sample's mean": lambda z, eps: stabilize(z, eps * _each(np.mean, z)),
+    "of the deviation (n - 1)": lambda z, eps: stabilize(z, eps * z.std(ddof=1 if z.size > 1 else 0)),
 }
 """What keeps the denominators from 0: ``z + eps sign(z)`` and the forms that others have of it."""
+
+
+def _sign(z: np.ndarray) -> np.ndarray:
+    return np.where(z < 0, -1, 1).astype(z.dtype)
+
+
+def _each(function: Callable, z: np.ndarray) -> np.ndarray:
+    """A measure of |z| of each sample."""
+    return function(np.abs(z), axis=tuple(range(1, z.ndim)), keepdims=True)
 
 
 @dataclass(frozen=True, repr=False)
@@ -204,6 +221,15 @@ class NotWeighed(Variant):
 
 
 @dataclass(frozen=True, repr=False)
+class Clamped(Variant):
+    """A rule that sees x+ in the place of x, over its z."""
+
+    def propagate(self, layer, R, x, y, note=None):
+        x = np.maximum(x, 0)
+        return self.rule.propagate(layer, R, x, layer.forward(x), note)
+
+
+@dataclass(frozen=True, repr=False)
 class Gradient(Rule):
     """The layer's gradient: ``R_i = sum_j w_ij R_j``, what is left where a framework knows no rule."""
 
@@ -269,6 +295,26 @@ class GammaBias(Gamma):
 
     def shares(self, layer, R, x, y):
         return _biased(layer, x, super().shares(layer, R, x, y))
+
+
+@dataclass(frozen=True, repr=False)
+class GammaNoBias(Gamma):
+    """Gamma without its bias: ``(z_ij + gamma z_ij+) / sum_i (z_ij + gamma z_ij+) R_j`` where z_j >= 0."""
+
+    def shares(self, layer, R, x, y):
+        for share in super().shares(layer, R, x, y):
+            yield share._replace(parts=[part._replace(bias=None) for part in share.parts])
+
+
+@dataclass(frozen=True)
+class Bent:
+    """w + gamma f(w)."""
+
+    gamma: float
+    function: Callable
+
+    def __call__(self, w):
+        return w + self.gamma * self.function(w)
 
 
 @dataclass(frozen=True, repr=False)
@@ -377,13 +423,23 @@ class ZBoxSwapped(ZBox):
 
 @dataclass(frozen=True, repr=False)
 class ZBoxOwn(Rule):
-    """z^B whose bounds are each sample's own smallest and largest value, and z + 1e-9."""
+    """z^B whose bounds are each sample's own smallest and largest value, and z + `extra`.
+
+    Parameters
+    ----------
+    extra : float
+    of : {"sample", "batch", "channel"}
+        Whose smallest and largest value.
+    """
+
+    extra: float = 1e-9
+    of: str = "sample"
 
     def stabilized(self, z):
-        return z + z.dtype.type(1e-9)
+        return z + z.dtype.type(self.extra)
 
     def shares(self, layer, R, x, y):
-        axes = tuple(range(1, x.ndim))
+        axes = tuple(range({"sample": 1, "batch": 0, "channel": 2}[self.of], x.ndim))
         low = np.broadcast_to(x.min(axes, keepdims=True), x.shape)
         high = np.broadcast_to(x.max(axes, keepdims=True), x.shape)
         yield Share(R, [Part(x), Part(-low, positive), Part(-high, negative)])
@@ -577,16 +633,20 @@ class BiasTwice(Variant):
 
 @dataclass(frozen=True, repr=False)
 class Factors(Rule):
-    """Alpha-beta with other factors: ``(plus z_ij+ / z_j+  +  minus z_ij- / z_j-) R_j``."""
+    """Alpha-beta with other factors: ``(plus z_ij+ / z_j+  -  minus z_ij- / z_j-) R_j``.
+
+    `added`: the second part is added instead of subtracted.
+    """
 
     plus: float = 1.0
     minus: float = 0.0
     epsilon: float = 0.0
     bias: bool = True
+    added: bool = False
 
     def shares(self, layer, R, x, y):
         halves = AlphaBeta(2.0, 1.0, self.epsilon, self.bias).shares(layer, R, x, y)
-        for factor, share in zip((self.plus, self.minus), halves):
+        for factor, share in zip((self.plus, self.minus if self.added else -self.minus), halves):
             if factor:
                 yield share._replace(R=factor * R)
 
@@ -672,6 +732,37 @@ class Geometry:
         return rule.propagate(self, R, x, y, note)
 
 
+class Shifted:
+    """A convolution whose way back is shifted: what comes in from outside is 0.
+
+    Parameters
+    ----------
+    layer : Conv2D
+    by : int
+        Pixels, up and left; down and right where below 0.
+    """
+
+    merges = False
+
+    def __init__(self, layer: Any, by: int) -> None:
+        self.layer, self.by = layer, by
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.layer, name)
+
+    def adjoint(self, s, weight, shape):
+        c = np.array(self.layer.adjoint(s, weight, shape))
+        for axis in range(2, c.ndim):
+            c = np.roll(c, -self.by, axis)
+            edge = [slice(None)] * c.ndim
+            edge[axis] = slice(-self.by, None) if self.by > 0 else slice(None, -self.by)
+            c[tuple(edge)] = 0
+        return c
+
+    def relprop(self, R, x, y, rule=None, note=None):
+        return rule.propagate(self, R, x, y, note)
+
+
 class At:
     """A layer that sees another input or output on the way back.
 
@@ -714,18 +805,44 @@ def pooled(layer: Any, how: str) -> Back:
     Parameters
     ----------
     layer : MaxPool2D, MaxPool1D or GlobalMaxPool
-    how : {"evenly", "in proportion", "all"}
-        Each value of a window gets an equal part, a part by its size, or all.
+    how : {"evenly", "evenly, padding counted", "in proportion", "all", "once", "to the smallest"}
+        Each value of a window gets an equal part, a part by its size, or all; or the winner gets what
+        the last of its windows sends, not the sum; or the smallest takes all.
     """
+    if how == "once":
+        return Back(layer, lambda R, x, y, _: _once(layer, R, x, y))
+    if how == "to the smallest":
+        return Back(layer, _to_the_smallest(layer))
     pool = as_pool(layer)
 
     def back(R: np.ndarray, x: np.ndarray, y: np.ndarray, _: Rule | None) -> np.ndarray:
-        if how == "all":
-            return np.array(pool.adjoint(R, pool.parameters(x.shape[1:])[0], x.shape[1:]))
+        if how == "all" or "counted" in how:
+            count = 1 if how == "all" else np.prod(layer.kernel)
+            return pool.adjoint(R, pool.parameters(x.shape[1:])[0], x.shape[1:]) / count
         rule: Rule = Flat() if how == "evenly" else Epsilon(0.0)
         return pool.relprop(R, x, pool.forward(x), rule)
 
     return Back(layer, back)
+
+
+def _to_the_smallest(layer: Any) -> Callable:
+    def back(R: np.ndarray, x: np.ndarray, y: np.ndarray, _: Rule | None) -> np.ndarray:
+        least = replace(layer, sign=-np.ones(x.shape[1]))
+        return least.relprop(R, x, least.forward(x))
+
+    return back
+
+
+def _once(layer: Any, R: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Maximum pooling that overwrites what a value got as the winner of another window."""
+    out = np.zeros_like(x)
+    for at in np.ndindex(*y.shape[2:]):
+        alone = np.zeros_like(R)
+        alone[(..., *at)] = 1
+        won = layer.relprop(alone, x, y) != 0
+        value = np.broadcast_to(R[(..., *at)].reshape(*R.shape[:2], *(1,) * len(at)), x.shape)
+        out = np.where(won, value, out)
+    return out
 
 
 def shared_by(layer: Any, how: str) -> Back:
@@ -742,6 +859,9 @@ def shared_by(layer: Any, how: str) -> Back:
             k = 0 if how == "first" else len(x) - 1
             whole = parts if not isinstance(layer, Add) else (R,) * len(x)
             return tuple(p if n == k else np.zeros_like(q) for n, (p, q) in enumerate(zip(whole, parts)))
+        if how == "squares":
+            below = sum(np.square(a) for a in x)
+            return tuple(R * divide(np.square(a), below) for a in x)
         totals = [np.abs(a).reshape(len(a), -1).sum(1) for a in x]  # by the sums of the branches
         view = (-1, *(1,) * (R.ndim - 1))
         return tuple(R * divide(t, sum(totals)).reshape(view) for t in totals)

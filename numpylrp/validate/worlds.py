@@ -16,6 +16,8 @@ import numpy as np
 from .. import layers as L
 from .. import seed as seeds
 from ..composite import Composite, weighted
+from ..fast import path_of
+from ..fast.threads import one_blas_thread
 from ..network import Network
 from ..planning import class_names, prepared, start_of
 from ..rules import Rule
@@ -29,6 +31,14 @@ Pair = tuple[Any, Rule | None]
 def added(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """What a value has that several layers read: the sum of what they send."""
     return old + new
+
+
+@dataclass
+class Walked:
+    """A walk: the relevance of every value, and what each layer sent to each of its inputs."""
+
+    found: Arrays
+    sent: dict[str, tuple[np.ndarray, ...]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,8 @@ class World:
         How a value's relevance comes of what its readers send.
     through : function of R, or None
         What is done to the relevance of each value that was not given.
+    path : Plain or Fast
+        Where layers are asked, see `numpylrp.fast`.
     """
 
     network: Network
@@ -70,6 +82,7 @@ class World:
     changes: Mapping[str, Pair] = field(default_factory=dict)
     join: Callable = added
     through: Callable | None = None
+    path: Any = field(default_factory=lambda: path_of({}), repr=False)
 
     def changed(self, changes: Mapping[str, Pair]) -> World:
         """The same world with other layers or rules on the way back."""
@@ -85,19 +98,40 @@ class World:
 
     def sent(self, node: Node, R: np.ndarray) -> tuple[np.ndarray, ...]:
         """What a layer sends back to each of its inputs."""
-        x = self.into(node)
+        parts = self.into(node)
+        x = parts if node.layer.merges else parts[0]
         layer, rule = self.pair(node)
-        R_x = layer.relprop(R, x if node.layer.merges else x[0], self.values[node.name], rule)
+        if layer is node.layer:
+            R_x = self.path.relprop(node, R, x, self.values[node.name], rule)
+        else:
+            R_x = layer.relprop(R, x, self.values[node.name], rule)
         return tuple(R_x) if node.layer.merges else (R_x,)
 
-    def walk(self, given: Mapping[str, np.ndarray], nodes: Iterable[Node] | None = None) -> Arrays:
+    def walk(
+        self,
+        given: Mapping[str, np.ndarray],
+        nodes: Iterable[Node] | None = None,
+        base: Walked | None = None,
+    ) -> Arrays:
         """What is expected for every value that these layers (by default all) lead to.
 
         Where a value's relevance is `given`, it goes on with that.
         """
+        return self.walked(given, nodes, base).found
+
+    def walked(
+        self,
+        given: Mapping[str, np.ndarray],
+        nodes: Iterable[Node] | None = None,
+        base: Walked | None = None,
+    ) -> Walked:
+        """As `walk`, with what each layer sent.
+
+        `base` is the same walk without `changes`: layers are asked again only where something changes.
+        """
         wanted = None if nodes is None else {node.name for node in nodes}
-        found = {self.top: self.seed}
-        with np.errstate(all="ignore"):
+        found, sent, same = {self.top: self.seed}, {}, {self.top}
+        with np.errstate(all="ignore"), one_blas_thread():
             for node in reversed(self.network.nodes):
                 if (wanted is not None and node.name not in wanted) or not (
                     node.name in found or node.name in given
@@ -106,11 +140,20 @@ class World:
                 if self.through is not None and node.name in found and node.name != self.top:
                     found[node.name] = self.through(found[node.name])
                 R = given[node.name] if node.name in given else found[node.name]
-                for name, share in zip(node.inputs, self.sent(node, R)):
-                    found[name] = self.join(found[name], share) if name in found else share
+                known = base is not None and node.name not in self.changes
+                known = known and (node.name in given or node.name in same)
+                parts = base.sent[node.name] if known else self.sent(node, R)  # type: ignore[union-attr]
+                sent[node.name] = parts
+                for name, share in zip(node.inputs, parts):
+                    first = name not in found
+                    if not known:
+                        same.discard(name)
+                    elif first:
+                        same.add(name)
+                    found[name] = share if first else self.join(found[name], share)
             if self.through is not None:
                 found = {name: R if name == self.top else self.through(R) for name, R in found.items()}
-        return self._contrasted(found) if self.contrast else found
+        return Walked(self._contrasted(found) if self.contrast else found, sent)
 
     def _contrasted(self, found: Arrays) -> Arrays:
         dual = self.dual.walk({}) if self.contrast == "clrp2" else {}
@@ -206,10 +249,11 @@ class Question:
 
     def forward(self, network: Network, x: Arrays) -> Arrays:
         """All activations; those that the candidate brought are its own."""
+        path = path_of({})
 
         def run(node: Node, given: Any) -> np.ndarray:
             own = self.activations.get(node.name)
-            return node.layer.forward(given) if own is None else own
+            return path.forward(node, given) if own is None else own
 
         return network.activations(x, run)
 

@@ -120,6 +120,27 @@ def _no_mean(layer: L.BatchNorm) -> Any:
     return replace(layer, mean=np.zeros_like(layer.mean)) if layer.mean.any() else None
 
 
+def _mean_added(layer: L.BatchNorm) -> Any:
+    return replace(layer, mean=-layer.mean) if layer.mean.any() else None
+
+
+def _absolute_gamma(layer: L.BatchNorm) -> Any:
+    gamma = layer.gamma
+    return None if gamma is None or (gamma >= 0).all() else replace(layer, gamma=np.abs(gamma))
+
+
+def _shift(change: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> Callable:
+    """Another shift, of gamma, beta, mean and the root."""
+
+    def alter(layer: L.BatchNorm) -> Any:
+        root = np.sqrt(layer.variance + layer.eps)
+        gamma = np.ones_like(root) if layer.gamma is None else layer.gamma
+        beta = np.zeros_like(root) if layer.beta is None else layer.beta
+        return L.Affine(gamma / root, change(gamma, beta, layer.mean, root), layer.axis)
+
+    return alter
+
+
 def _swapped(a: str, b: str) -> Callable[[Any], Any]:
     def alter(layer: Any) -> Any:
         one, other = getattr(layer, a), getattr(layer, b)
@@ -179,6 +200,11 @@ NORMALIZATIONS: tuple[tuple[str, Alter], ...] = (
     ("batch normalization without gamma", of(NORMS, _without("gamma"))),
     ("batch normalization with gamma and beta swapped", of(NORMS, _swapped("gamma", "beta"))),
     ("batch normalization with mean and variance swapped", of(NORMS, _swapped("mean", "variance"))),
+    ("batch normalization with its mean added", of(NORMS, _mean_added)),
+    ("batch normalization with |gamma|", of(NORMS, _absolute_gamma)),
+    ("batch normalization's shift without gamma", of(NORMS, _shift(lambda g, b, m, d: b - m / d))),
+    ("batch normalization's shift without the root", of(NORMS, _shift(lambda g, b, m, d: b - g * m))),
+    ("batch normalization's shift left out", of(NORMS, _shift(lambda g, b, m, d: 0 * m))),
     ("batch normalization with eps 1e-3", of(NORMS, _other_eps(1e-3))),
     ("batch normalization with eps 1e-5", of(NORMS, _other_eps(1e-5))),
     ("scale and shift on the wrong axis", _other_axis),
@@ -289,6 +315,11 @@ LAYERS: tuple[tuple[str, Alter], ...] = (
     ("leaky ReLU (0.01) instead of another activation", of(L.Activation, _activation(L.LeakyReLU(0.01)))),
     ("GELU by its exact formula", of(L.GELU, _activation(L.GELU()))),
     ("GELU by its tanh formula", of(L.GELU, _activation(L.GELU(True)))),
+    *(
+        (f"{type(other).__name__} instead of ReLU", of(L.ReLU, _activation(other)))
+        for other in (L.GELU(), L.SiLU(), L.ELU(), L.Softplus(), L.Tanh())
+    ),
+    ("ReLU with the upper bound 6", of(L.ReLU, _activation(L.ReLU(6.0)))),
     ("ReLU without its upper bound", of(L.ReLU, _uncapped)),
     ("subtraction as a sum", of(L.Subtract, lambda layer: L.Add())),
     ("values divided by the rate that dropout keeps", of(L.Dropout, _scaled(-1))),
@@ -375,6 +406,10 @@ FORWARD: tuple[Hypothesis, ...] = (
 # ---------------------------------------------------------------- inputs
 
 
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+"""Of ImageNet's channels."""
+
+
 def _standardized(x: np.ndarray) -> np.ndarray:
     axes = tuple(range(1, x.ndim))
     std = x.std(axes, keepdims=True)
@@ -382,8 +417,12 @@ def _standardized(x: np.ndarray) -> np.ndarray:
 
 
 def _imagenet(x: np.ndarray) -> np.ndarray:
-    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    return (x - mean[:, None, None]) / std[:, None, None]
+    return (x - MEAN[:, None, None]) / STD[:, None, None]
+
+
+def _stretch(x: np.ndarray, axes: tuple[int, ...] | None) -> np.ndarray:
+    low, high = x.min(axes, keepdims=True), x.max(axes, keepdims=True)
+    return (x - low) / np.where(high > low, high - low, 1)
 
 
 def _misread(x: np.ndarray) -> np.ndarray:
@@ -411,6 +450,11 @@ def inputs(case: Case) -> Iterator[Hypothesis]:
         ),
         "standardized, each sample by itself": _standardized,
         "rounded to whole numbers": np.rint,
+        "cut off at 0 and 1": lambda x: np.clip(x, 0, 1),
+        "cut off at 0": lambda x: np.maximum(x, 0),
+        "scaled to 0 .. 1 between its smallest and largest value": lambda x: _stretch(x, None),
+        "scaled to 0 .. 1, each sample by itself": lambda x: _stretch(x, tuple(range(1, x.ndim))),
+        "scaled to 0 .. 255 from 0 .. 1 of each sample": lambda x: 255 * _stretch(x, tuple(range(1, x.ndim))),
     }
     if known is not None and np.ndim(known[0]) == 0:
         low, high = known
@@ -420,6 +464,11 @@ def inputs(case: Case) -> Iterator[Hypothesis]:
     if len(shape) == 3:
         if shape[0] == 3:
             simple["standardized as for ImageNet"] = _imagenet
+            simple["with the mean of ImageNet subtracted"] = lambda x: x - MEAN[:, None, None]
+            simple["divided by the standard deviation of ImageNet"] = lambda x: x / STD[:, None, None]
+            simple["with ImageNet's standardization undone"] = lambda x: (
+                x * STD[:, None, None] + MEAN[:, None, None]
+            )
         if shape[0] > 1:
             turned["with its channels in the opposite order (BGR for RGB)"] = (_reverse(1), _reverse(1))
             turned["read in another layout (NHWC for NCHW)"] = (_misread, _unmisread)

@@ -73,6 +73,34 @@ def _of_first(case: Case) -> np.ndarray | None:
     return None if y.ndim < 2 else seeds.logit(y, np.full(len(y), case.world.target[0]))
 
 
+def _others(case: Case) -> np.ndarray:
+    """The logits of the other classes; -infinity for the target."""
+    return np.where(seeds.one_hot(_logits(case), case.world.target) > 0, -np.inf, _logits(case))
+
+
+def _margin(case: Case) -> np.ndarray | None:
+    y = _logits(case)
+    if y.ndim != 2 or y.shape[1] < 2 or _single(case) is None:
+        return None
+    return case.world.seed - seeds.logit(y, _others(case).argmax(1))
+
+
+def _centred(case: Case) -> np.ndarray:
+    return _logits(case) - _logits(case).mean(1, keepdims=True) if _logits(case).ndim > 1 else _logits(case)
+
+
+def _over_the_next(case: Case) -> np.ndarray:
+    y = _logits(case)
+    return y - _others(case).max(1, keepdims=True) if y.ndim == 2 and y.shape[1] > 1 else y
+
+
+def _against(case: Case, shared: bool) -> np.ndarray | None:
+    hot, y = _hot(case), _logits(case)
+    if hot is None or y.ndim < 2 or y.shape[1] < 2:
+        return None
+    return hot - (1 - hot) / (y.shape[1] - 1 if shared else 1)
+
+
 SEEDS: tuple[Hypothesis, ...] = (
     on_seed("a seed of 1 instead of the logit", _hot),
     on_seed("the probability as the seed", _of_hot(_softmax)),
@@ -93,6 +121,15 @@ SEEDS: tuple[Hypothesis, ...] = (
         lambda case: None if (R := _named("softmax-gradient")(case)) is None else _logits(case) * R,
     ),
     on_seed("the logit without its bias as the seed", _without_bias),
+    on_seed("the logit minus the largest other, each explained", _margin),
+    on_seed(
+        "the logit times the probability as the seed", _of_hot(lambda case: _logits(case) * _softmax(case))
+    ),
+    on_seed("p (1 - p) as the seed", _of_hot(lambda case: _softmax(case) * (1 - _softmax(case)))),
+    on_seed("the logit minus the mean of all logits as the seed", _of_hot(_centred)),
+    on_seed("the logit minus the largest other logit as the seed", _of_hot(_over_the_next)),
+    on_seed("1 for the target, -1 / (K - 1) for others", lambda case: _against(case, True)),
+    on_seed("1 for the target, -1 for others", lambda case: _against(case, False)),
     on_seed("the absolute value of the logit as the seed", lambda case: np.abs(case.world.seed)),
     on_seed("the square of the logit as the seed", lambda case: np.square(case.world.seed)),
     on_seed("the logits above 0 as the seed", lambda case: np.maximum(_logits(case), 0)),
