@@ -38,6 +38,8 @@ class Experiment:
     measures : tuple of str
     compare : function of (network, values)
         The comparisons that the claims are judged by; values are arrays by method and measure.
+    shown : tuple of str
+        The beginnings of the names of the methods whose maps are shown, nine at most.
     """
 
     title: str
@@ -46,6 +48,7 @@ class Experiment:
     methods: Callable[[Study, str], dict[str, Method]]
     measures: tuple[str, ...]
     compare: Callable[[Trained, dict[str, dict[str, np.ndarray]]], Iterator[Comparison]]
+    shown: tuple[str, ...] = ("",)
 
     def run(self, study: Study) -> tuple[list[tuple], list[Comparison]]:
         """All means, as rows (network, seed, method, measure, values), and all comparisons."""
@@ -225,6 +228,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         _treated,
         ("perturbation", "gini", "absorbed", "object", "mark", "grid"),
         _normalization,
+        ("epsilon, ", "epsilon-gamma-box, "),
     ),
     "dense-warning": Experiment(
         "Is LRP to be trusted on fully connected networks with normalization?",
@@ -265,6 +269,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         _contrast,
         ("grid of positive",),
         _contrasted,
+        ("epsilon-plus, ", "z-plus, ", "gradient"),
     ),
 }
 """The experiments by name."""

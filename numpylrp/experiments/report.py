@@ -6,10 +6,12 @@ import csv
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 
+from ..evaluate.truth import mosaics
 from ..files import whole
 from ..plot import figure, overview, save_figure
 from .claims import RESAMPLES, Comparison, grouped, in_words, verdict
@@ -17,7 +19,7 @@ from .experiments import Experiment
 from .measures import EVERY, REGION
 from .study import Study
 
-SHOWN, ACROSS = 6, 4
+SHOWN, ACROSS = 5, 4
 """Images in the sheet of heatmaps, and panels of the chart side by side."""
 
 
@@ -116,20 +118,33 @@ def text_of(study: Study, experiment: Experiment, rows: list[tuple], comparisons
         "## Comparisons",
         markdown(judged(comparisons)),
         "## All means",
-        markdown(means(rows)),
+        "One number for each training seed; standard errors are in means.csv.",
+        markdown(side_by_side(rows)),
     ]
     return "\n\n".join(parts).replace("\n\n- ", "\n- ") + "\n"
 
 
-def chart(rows: list[tuple], path: Path) -> None:
+def side_by_side(rows: Iterable[tuple]) -> list[dict[str, Any]]:
+    """The means of each network and method in one record, a column for each measure, all seeds in it."""
+    table = means(rows)
+    measures = dict.fromkeys(record["measure"] for record in table)
+    found: dict[tuple, dict[str, Any]] = {}
+    for record in table:
+        key = {"network": record["network"], "method": record["method"]}
+        line = found.setdefault(tuple(key.values()), key | dict.fromkeys(measures, ""))
+        line[record["measure"]] += f" {record['mean']:.3g}"
+    return list(found.values())
+
+
+def chart(rows: list[tuple], measures: list[str], path: Path) -> None:
     """Mean and standard error of every method, a panel for each measure, a colour for each network."""
-    table = [record for record in means(rows) if record["measure"] != "absorbed"]  # it may be anything
-    measures = list(dict.fromkeys(record["measure"] for record in table))
+    table = [record for record in means(rows) if record["measure"] in measures]
     methods = list(dict.fromkeys(record["method"] for record in table))
     networks = list(dict.fromkeys(record["network"] for record in table))
     wide = min(len(measures), ACROSS)
     high = -(-len(measures) // wide)
-    made = figure(2.2 + 2.0 * wide, 0.8 + high * (0.5 + 0.2 * len(methods)))
+    line = 0.14 + 0.03 * len(networks)
+    made = figure(2.2 + 2.0 * wide, 0.8 + high * (0.5 + line * len(methods)))
     grid = np.reshape(made.subplots(high, wide, sharey=True), (high, wide))
     axes = grid.ravel()
     for unused in axes[len(measures) :]:
@@ -138,7 +153,7 @@ def chart(rows: list[tuple], path: Path) -> None:
         for record in table:
             if record["measure"] == measure:
                 k = networks.index(record["network"])
-                at = methods.index(record["method"]) + 0.6 * (k / max(len(networks) - 1, 1) - 0.5)
+                at = methods.index(record["method"]) + 0.7 * (k / max(len(networks) - 1, 1) - 0.5)
                 axis.errorbar(
                     record["mean"], at, xerr=1.96 * record["error"], fmt="o", ms=3, lw=1, color=f"C{k}"
                 )
@@ -154,16 +169,21 @@ def chart(rows: list[tuple], path: Path) -> None:
 
 
 def sheet(study: Study, experiment: Experiment, path: Path) -> None:
-    """The maps of the first network for some images, a column for each method (nine at most)."""
+    """The maps of the first network for some images, a column for each method that is shown."""
     one = next(study.trained(*experiment.networks))
-    x = study.samples(one.name).x[:SHOWN]
-    target = study.logits(one)[:SHOWN].argmax(1)
+    images = study.samples(one.name)
+    if "grid of positive" in experiment.measures:
+        truth = mosaics(images.x, images.labels)
+        x, target = truth.x[:SHOWN], truth.target[:SHOWN]
+    else:
+        x, target = images.x[:SHOWN], study.logits(one)[:SHOWN].argmax(1)
     methods = experiment.methods(study, one.name)
-    names = [name for name in methods if name != "random"]
-    names = names[:: -(-len(names) // 9)]
-    maps = {name.replace(", ", "\n"): np.asarray(methods[name](one.network, x, target)) for name in names}
+    names = [name for name in methods if name.startswith(experiment.shown) and name != "random"]
+    maps = {
+        "\n".join(wrap(name, 15)): np.asarray(methods[name](one.network, x, target)) for name in names[:9]
+    }
     labels = one.network.metadata.get("class_names", [str(k) for k in range(10)])
-    overview(x, maps, [labels[k] for k in target], f"{experiment.title} ({one.name})", path)
+    overview(x, maps, [labels[k] for k in target], f"{one.name}: the class asked for", path)
 
 
 def write(study: Study, name: str, experiment: Experiment, rows: list[tuple], found: list[Comparison]) -> str:
@@ -171,7 +191,8 @@ def write(study: Study, name: str, experiment: Experiment, rows: list[tuple], fo
     text = text_of(study, experiment, rows, found)
     write_csv(study.out / "comparisons.csv", judged(found))
     write_csv(study.out / "means.csv", means(rows))
-    chart(rows, study.out / "chart.png")
+    judged_by = dict.fromkeys(one.measure for one in found)
+    chart(rows, list(judged_by), study.out / "chart.png")
     sheet(study, experiment, study.out / "maps.png")
     with whole(study.out / "report.md") as beside:
         beside.write_text(text, encoding="utf-8")
