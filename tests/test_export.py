@@ -528,6 +528,53 @@ def test_onnx_options_that_are_easily_overlooked(from_onnx, op, inputs, attribut
     close(from_onnx.convert(model).forward(x), ReferenceEvaluator(model).run(None, {"x": x}), 1e-6)
 
 
+def branching(helper, condition, *before):
+    """An ONNX model that gives twice x where the condition holds, else relu(x), and x + 1 besides."""
+    floats = [helper.make_tensor_value_info(n, 1, ["n", 3]) for n in ("x", "y", "z")]
+    rate = helper.make_tensor_value_info("rate", 7, [])
+    ends = [helper.make_tensor_value_info(n, 1, None) for n in ("double", "positive")]
+    branches = {
+        "then_branch": helper.make_graph(
+            [helper.make_node("Add", ["x", "x"], ["double"])], "t", [], ends[:1]
+        ),
+        "else_branch": helper.make_graph([helper.make_node("Relu", ["x"], ["positive"])], "e", [], ends[1:]),
+    }
+    nodes = [
+        *before,
+        helper.make_node("If", [condition], ["y"], name="either", **branches),
+        helper.make_node("Erf", ["y"], ["z"]),
+    ]
+    sixteen = helper.make_tensor("sixteen", 7, [], [16])
+    graph = helper.make_graph(nodes, "g", [floats[0], rate], floats[1:], [sixteen])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+
+
+def test_onnx_branches_are_followed_where_they_are_known(from_onnx):
+    from onnx import helper
+
+    x = np.float32([[1.0, -2.0, 3.0]])
+    equal = helper.make_node("Equal", ["rate", "sixteen"], ["same"])
+    for rate, expected in ((16, 2 * x), (8, np.maximum(x, 0))):
+        network = from_onnx.convert(branching(helper, "same", equal), constants={"rate": rate}, outputs=["y"])
+        assert_array_equal(network.forward(x), expected)
+    shape = helper.make_node("Shape", ["x"], ["shape"], start=1, end=2)  # known from the input's shape
+    three = helper.make_node("Equal", ["shape", "three"], ["same"])
+    constant = helper.make_node("Constant", [], ["three"], value=helper.make_tensor("t", 7, [1], [3]))
+    model = branching(helper, "same", constant, shape, three)
+    assert_array_equal(from_onnx.convert(model, constants={"rate": 1}, outputs=["y"]).forward(x), 2 * x)
+    with pytest.raises(UnsupportedError, match="the operator 'Erf' is not supported"):  # what z needs
+        from_onnx.convert(model, constants={"rate": 1})
+    total = helper.make_node("ReduceMax", ["x", "last"], ["sum"])
+    last = helper.make_node("Constant", [], ["last"], value=helper.make_tensor("l", 7, [1], [1]))
+    model = branching(helper, "sum", last, total)
+    with pytest.raises(UnsupportedError, match="either: a branch that depends on the input"):
+        from_onnx.convert(model, constants={"rate": 1}, outputs=["y"])
+    with pytest.raises(LRPError, match="there is no input 'speed'; there are x, rate"):
+        from_onnx.convert(model, constants={"speed": 1})
+    with pytest.raises(LRPError, match="there is no output 'w'; there are y, z"):
+        from_onnx.convert(model, constants={"rate": 1}, outputs=["w"])
+
+
 # ---------------------------------------------------------------- layers that exporters write out
 
 SQRT2, TANH = 2**0.5, (2 / np.pi) ** 0.5

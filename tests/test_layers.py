@@ -53,6 +53,7 @@ from numpylrp.layers import (
     Slice,
     Softmax,
     Softplus,
+    Sqrt,
     Subtract,
     Tanh,
     Transpose,
@@ -241,6 +242,12 @@ def test_activation_equals_its_definition(name):
     assert layer.astype(np.float32).forward(x.astype(np.float32)).dtype == np.float32
     R = np.random.default_rng(0).standard_normal(x.shape)
     assert_array_equal(layer.relprop(R, x, y), R)
+
+
+def test_roots_of_what_is_not_negative():
+    assert Sqrt().forward(np.array([[0.0, 4.0]])).tolist() == [[0.0, 2.0]]
+    with pytest.raises(LRPError, match="the root of -1 is not real"):
+        Sqrt().forward(np.array([[4.0, -1.0]]))
 
 
 def test_softmax_of_large_values_sums_to_one():

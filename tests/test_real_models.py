@@ -1,5 +1,6 @@
 """Models of others, as their packages ship them (extra `peers`); skipped where they are not installed."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from numpylrp import explain
-from numpylrp.layers import Embedding, LayerNorm, MaskedSoftmax
+from numpylrp.layers import LSTM, Embedding, LayerNorm, MaskedSoftmax
 from numpylrp.pairs import similarity_pairs
 
 
@@ -31,6 +32,33 @@ def test_file_types_of_magika():
     for preset in ("epsilon-plus", "attnlrp"):
         explanation = explain(wide, x, composite=preset)
         assert explanation.relevance.shape == (2, 2048) and np.isfinite(explanation.relevance).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "size"), [("", 16000, 576), ("", 8000, 288), ("_16k_op15", 16000, 576)]
+)
+def test_voices_of_silero(name, rate, size):
+    """A spectrum, convolutions and one step of an LSTM, with branches for rates and shapes."""
+    spec = importlib.util.find_spec("silero_vad")
+    if spec is None:
+        pytest.skip("needs silero-vad")
+    runtime = pytest.importorskip("onnxruntime")
+    exporter = pytest.importorskip("numpylrp.export.onnx")
+    path = Path(spec.submodule_search_locations[0]) / "data" / f"silero_vad{name}.onnx"
+    rng = np.random.default_rng(0)
+    given = {"sr": np.array(rate), "state": rng.normal(0, 0.3, (2, 1, 128)).astype(np.float32)}
+    network = exporter.convert(path, input_shape=(size,), constants=given, outputs=["output"])
+    session = runtime.InferenceSession(str(path))
+    time = np.arange(size) / rate
+    x = sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 9)).astype(np.float32)[None] / 4
+    (theirs,) = session.run(["output"], {"input": x, **given})
+    assert_allclose(network.forward(x), theirs, atol=1e-5)
+    wide = network.astype(np.float64)
+    assert_allclose(wide.forward(x), theirs, atol=1e-5)
+    (lstm,) = (node.layer for node in network.nodes if isinstance(node.layer, LSTM))
+    assert_allclose((lstm.initial_h, lstm.initial_c), given["state"][:, 0])
+    R = explain(wide, x, composite="lstm").relevance
+    assert R.shape == (1, size) and np.isfinite(R).all() and R.any()
 
 
 @pytest.fixture(scope="module")

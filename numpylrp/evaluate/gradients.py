@@ -274,6 +274,11 @@ def _softplus(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     return g * special.expit(layer.beta * x)
 
 
+@_of(kinds.Sqrt)
+def _sqrt(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
+    return g * np.where(y > 0, 0.5 / np.where(y > 0, y, 1), 0)
+
+
 @_of(kinds.HardSigmoid)
 def _hard_sigmoid(layer: Any, g: np.ndarray, x: Any, y: np.ndarray) -> Any:
     return g * np.where((y > 0) & (y < 1), layer.slope, 0)

@@ -131,6 +131,9 @@ class Graph:
 
     def unsqueeze(self, name: str, v: Value, axes: Sequence[int]) -> Value:
         """With new axes of size 1."""
+        front = {a % (len(v.shape) + 1 + len(axes)) for a in axes}
+        if v.batch or 0 in front:
+            return sequences.unsqueezed(self, name, v, sorted(front))
         shape = list(v.shape)
         for at in sorted(self.axis(name, v, a, new=len(axes)) for a in axes):
             shape.insert(at, 1)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import ast
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..convert import native
-from ..errors import FileError, LRPError, MissingExtraError, UnsupportedError
+from ..errors import FileError, LRPError, MissingExtraError, UnsupportedError, lookup
 from ..network import Network
 from . import onnx_sequences
 from .graph import Graph, Value
@@ -59,6 +59,8 @@ def convert(
     model: Any,
     *,
     input_shape: Sequence[int] | None = None,
+    constants: Mapping[str, Any] | None = None,
+    outputs: Sequence[str] | None = None,
     example_input: Any = None,
     input_range: tuple[Any, Any] | None = None,
     class_names: Sequence[str] | None = None,
@@ -71,6 +73,11 @@ def convert(
         Tensors kept in other files are refused.
     input_shape : sequence of int, optional
         Sample shape, where the model leaves sizes open.
+    constants : mapping of str to array, optional
+        Inputs that are no samples, by name, such as a rate or the state of a model that keeps one: what each
+        is from now on. Branches (`If`) are followed where their condition is then known.
+    outputs : sequence of str, optional
+        The outputs to keep, by name; by default all.
     example_input : array, optional
         A batch on which our output is compared with that of ONNX' reference evaluator, at 1e-5 of its
         largest value. By default nothing is compared: the evaluator is slow, and wrong for LRN.
@@ -88,7 +95,7 @@ def convert(
     """
     if not isinstance(model, onnx.ModelProto):
         model = _read(Path(model))
-    network = _follow(model, input_shape)
+    network = _follow(model, input_shape, dict(constants or {}), outputs)
     properties = {p.key: p.value for p in model.metadata_props}
     names = _class_names(properties) if class_names is None else class_names
     if names is not None:
@@ -96,7 +103,7 @@ def convert(
     if input_range is not None:
         network.metadata["input_range"] = [np.asarray(v, float).tolist() for v in input_range]
     if example_input is not None:
-        _check(network, model, np.asarray(example_input))
+        _check(network, model, np.asarray(example_input), dict(constants or {}), outputs)
     return network
 
 
@@ -144,63 +151,136 @@ def _inputs(model: onnx.ModelProto, held: dict, given: Sequence[int] | None) -> 
     return shapes
 
 
-def _follow(model: onnx.ModelProto, input_shape: Sequence[int] | None) -> Network:
+def _follow(
+    model: onnx.ModelProto,
+    input_shape: Sequence[int] | None,
+    given: dict[str, Any],
+    kept: Sequence[str] | None,
+) -> Network:
     values: dict[str, Any] = {t.name: as_array(t) for t in model.graph.initializer}
     floats = [a.dtype for a in values.values() if a.dtype.kind == "f"]
+    for name, array in given.items():
+        lookup({i.name: i for i in model.graph.input if i.name not in values}, name, "input")
+        values[name] = np.asarray(array)
     shapes = _inputs(model, values, input_shape)
     single = len(shapes) == 1
     graph = Graph({"input" if single else name: shape for name, shape in shapes.items()})
     for name, shape in shapes.items():
         values[name] = Value("input" if single else name, shape)
+    all_ends = {o.name: o for o in model.graph.output}
+    ends = [lookup(all_ends, name, "output").name for name in (all_ends if kept is None else kept)]
     opset = max((i.version for i in model.opset_import if i.domain in ("", "ai.onnx")), default=1)
-    nodes = []
-    for node in model.graph.node:
-        if all(n in values and not isinstance(values[n], Value) for n in node.input if n):
-            results: Any = _constant(Call(graph, node, values, opset), node, values)
-            floats += [r.dtype for r in _list(results) if getattr(r, "dtype", np.dtype(int)).kind == "f"]
-            values.update(zip(node.output, _list(results)))
-        else:
-            nodes.append(node)
-    constants = {name: value for name, value in values.items() if not isinstance(value, Value)}
-    instead: dict[int, Any] = {}
-    within: set[int] = set()
-    ends = {o.name for o in model.graph.output}
-    graph.read = {i for node in nodes for i in node.input} | ends
-    given = nodes, constants, ends
-    for read, last, inside, add in (*onnx_sequences.found(*given), *found(*given)):
-        if not inside & within:
-            instead[last] = read, add
-            within |= inside
-    within -= set(instead)
-    for number, node in enumerate(nodes):
-        if number in within:
-            continue
-        call = Call(graph, node, values, opset)
-        if number in instead:
-            read, add = instead[number]
-            values[node.output[0]] = add(graph, call.name, values[read])
-            continue
-        known = [values[n] for n in node.input if n]
-        if node.op_type == "Shape" and isinstance(known[0], Value):
-            results = np.array([1, *known[0].shape])  # the batch's own size is of no account
-            start, end = call.get("start", 0), call.get("end")
-            results = results[start:end]
-        elif not any(isinstance(v, Value) for v in known):
-            results = _constant(call, node, values)
-        else:
-            if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATIONS:
-                raise UnsupportedError(
-                    f"{call.name}: the operator {node.op_type!r} is not supported; "
-                    f"there are {', '.join(OPERATIONS)}"
-                )
-            results = OPERATIONS[node.op_type](graph, call.name, call)
-        values.update(zip(node.output, _list(results)))
-    outputs = [values[o.name] for o in model.graph.output]
-    if not outputs or not all(isinstance(v, Value) for v in outputs):
+    walk = _Walk(graph, values, opset, set(ends))
+    walk.follow(walk.folded(_needed(model.graph.node, walk.read)))
+    graph_ends = [values.get(name) for name in ends]
+    if not graph_ends or not all(isinstance(v, Value) for v in graph_ends):
         raise UnsupportedError("the model's outputs are to depend on its input")
-    wide = any(d == np.float64 for d in floats)
+    wide = any(d == np.float64 for d in (*floats, *walk.floats))
     source = f"ONNX, {model.producer_name} {model.producer_version}".strip(" ,")
-    return graph.network(outputs, {"source": source}, np.float64 if wide else np.float32)
+    return graph.network(graph_ends, {"source": source}, np.float64 if wide else np.float32)
+
+
+def _branches(node: onnx.NodeProto) -> dict[str, onnx.GraphProto]:
+    return {a.name: a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH}
+
+
+def _needed(nodes: Iterable[onnx.NodeProto], read: set[str]) -> list[onnx.NodeProto]:
+    """The nodes that these values need; what the nodes read, also within branches, comes to `read`."""
+    kept = []
+    for node in reversed(list(nodes)):
+        if node.op_type != "If":
+            if read.intersection(node.output):
+                read.update(n for n in node.input if n)
+                kept.append(node)
+            continue
+        if read.intersection(node.output):
+            read.update(node.input)
+            for branch in _branches(node).values():
+                read.update(b.name for b, o in zip(branch.output, node.output) if o in read)
+                _needed(branch.node, read)
+            kept.append(node)
+    return kept[::-1]
+
+
+class _Walk:
+    """One walk through the nodes of a model: constants are calculated, the rest becomes layers."""
+
+    def __init__(self, graph: Graph, values: dict[str, Any], opset: int, read: set[str]) -> None:
+        self.graph, self.values, self.opset, self.read = graph, values, opset, read
+        self.ends = frozenset(read)
+        self.floats: list[Any] = []
+        graph.read = read
+
+    def known(self, node: onnx.NodeProto) -> bool:
+        """Whether a node reads nothing that depends on the input."""
+        return all(n in self.values and not isinstance(self.values[n], Value) for n in node.input if n)
+
+    def taken(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """The nodes of the branch that is taken, and the names that its results have outside."""
+        condition = self.values[node.input[0]]
+        if isinstance(condition, Value):
+            name = (node.name or node.output[0]).strip("/")
+            raise UnsupportedError(f"{name}: a branch that depends on the input is not supported")
+        branch = _branches(node)["then_branch" if np.all(condition) else "else_branch"]
+        self.values.update((t.name, as_array(t)) for t in branch.initializer)
+        pairs = zip(branch.output, node.output)
+        names = [onnx.helper.make_node("Identity", [b.name], [o]) for b, o in pairs if o in self.read]
+        return [*_needed(branch.node, {i.input[0] for i in names}), *names]
+
+    def folded(self, nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
+        """The nodes that depend on the input, branches that are known in their place."""
+        left = []
+        for node in nodes:
+            if node.op_type == "If" and self.known(node):
+                left += self.folded(self.taken(node))
+            elif self.known(node):
+                call = Call(self.graph, node, self.values, self.opset)
+                results = _list(_constant(call, node, self.values))
+                self.floats += [r.dtype for r in results if getattr(r, "dtype", np.dtype(int)).kind == "f"]
+                self.values.update(zip(node.output, results))
+            else:
+                left.append(node)
+        return left
+
+    def follow(self, nodes: list[onnx.NodeProto]) -> None:
+        """Make layers of the nodes, of several at once where they are one layer written out."""
+        constants = {name: value for name, value in self.values.items() if not isinstance(value, Value)}
+        instead: dict[int, Any] = {}
+        within: set[int] = set()
+        given = nodes, constants, set(self.ends)
+        for read, last, inside, add in (*onnx_sequences.found(*given), *found(*given)):
+            if not inside & within:
+                instead[last] = read, add
+                within |= inside
+        within -= set(instead)
+        for number, node in enumerate(nodes):
+            if number in within:
+                continue
+            if number in instead:
+                read, add = instead[number]
+                name = Call(self.graph, node, self.values, self.opset).name
+                self.values[node.output[0]] = add(self.graph, name, self.values[read])
+            elif node.op_type == "If":
+                self.follow(self.folded(self.taken(node)))
+            else:
+                self.values.update(zip(node.output, _list(self.results(node))))
+
+    def results(self, node: onnx.NodeProto) -> Any:
+        """What one node gives."""
+        call = Call(self.graph, node, self.values, self.opset)
+        known = [self.values[n] for n in node.input if n]
+        if node.op_type == "Shape" and isinstance(known[0], Value):
+            whole = list(known[0].shape)
+            whole.insert(known[0].batch, 1)  # the batch's own size is of no account
+            return np.array(whole)[call.get("start", 0) : call.get("end")]
+        if not any(isinstance(v, Value) for v in known):
+            return _constant(call, node, self.values)
+        if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATIONS:
+            there = ", ".join(OPERATIONS)
+            raise UnsupportedError(
+                f"{call.name}: the operator {node.op_type!r} is not supported; there are {there}"
+            )
+        return OPERATIONS[node.op_type](self.graph, call.name, call)
 
 
 def _list(results: Any) -> list:
@@ -263,16 +343,24 @@ def _constant(call: Call, node: onnx.NodeProto, values: dict[str, Any]) -> Any:
     return results[0] if len(node.output) == 1 else results
 
 
-def _check(network: Network, model: onnx.ModelProto, x: np.ndarray) -> None:
+def _check(
+    network: Network,
+    model: onnx.ModelProto,
+    x: np.ndarray,
+    constants: dict[str, Any],
+    kept: Sequence[str] | None,
+) -> None:
     """Our output is the reference evaluator's, sample by sample: many models have a batch of 1."""
     held = {t.name for t in model.graph.initializer}
-    given = [i for i in model.graph.input if i.name not in held]
+    given = [i for i in model.graph.input if i.name not in held and i.name not in constants]
     if len(given) != 1:
         raise LRPError("example_input is for models with one input")
     evaluator = ReferenceEvaluator(model)
     kind = onnx.helper.tensor_dtype_to_np_dtype(given[0].type.tensor_type.elem_type)
     for sample in x.astype(kind):
-        theirs = evaluator.run(None, {given[0].name: sample[None]})
+        theirs = evaluator.run(
+            None if kept is None else list(kept), {given[0].name: sample[None], **constants}
+        )
         found = network.forward(sample[None].astype(np.float64))
         ours = list(found.values()) if isinstance(found, dict) else [found]
         if len(ours) != len(theirs):

@@ -512,6 +512,7 @@ OPERATIONS: dict[str, Callable[[Graph, str, Call], Any]] = {
     "Mish": _activation(lambda a: L.Mish()),
     "Gelu": _activation(lambda a: L.GELU(a.get("approximate", "none") == "tanh")),
     "Sigmoid": _activation(lambda a: L.Sigmoid()),
+    "Sqrt": _activation(lambda a: L.Sqrt()),
     "Tanh": _activation(lambda a: L.Tanh()),
     "Softplus": _activation(lambda a: L.Softplus()),
     "HardSigmoid": _activation(lambda a: L.HardSigmoid(a.get("alpha", 0.2), a.get("beta", 0.5))),

@@ -36,6 +36,15 @@ def squeezed(g: Graph, name: str, v: Value, axes: Sequence[int]) -> Value:
     return inside._replace(batch=v.batch - sum(a < v.batch for a in gone))
 
 
+def unsqueezed(g: Graph, name: str, v: Value, axes: Sequence[int]) -> Value:
+    """With new axes of size 1, also before the batch."""
+    order: list[Any] = [*v.shape[: v.batch], None, *v.shape[v.batch :]]  # None is the batch
+    for a in axes:
+        order.insert(a, 1)
+    inside = g.reshape(name, v._replace(batch=0), [n for n in order if n is not None])
+    return inside._replace(batch=order.index(None))
+
+
 def passes(layer: L.Layer, v: Value) -> bool:
     """Whether a layer works on single values, or on the last axis, wherever the batch is."""
     if isinstance(layer, L.Dense):

@@ -543,6 +543,7 @@ OPERATIONS: dict[str, Callable[[Graph, str, Args], Any]] = {
     "silu": _activation(lambda a: L.SiLU()),
     "mish": _activation(lambda a: L.Mish()),
     "sigmoid": _activation(lambda a: L.Sigmoid()),
+    "sqrt": _activation(lambda a: L.Sqrt()),
     "tanh": _activation(lambda a: L.Tanh()),
     "softplus": _activation(_softplus),
     "hardsigmoid": _activation(lambda a: L.HardSigmoid()),

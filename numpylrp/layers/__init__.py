@@ -18,6 +18,7 @@ from .activation import (
     SiLU,
     Softmax,
     Softplus,
+    Sqrt,
     Tanh,
     Threshold,
 )
@@ -148,6 +149,7 @@ __all__ = [
     "Slice",
     "Softmax",
     "Softplus",
+    "Sqrt",
     "Subtract",
     "SumPool1D",
     "SumPool2D",

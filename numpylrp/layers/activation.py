@@ -237,6 +237,16 @@ class Softplus(Activation):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class Sqrt(Activation):
+    """``sqrt(x)``, as for the size of a complex number; its input must not be negative."""
+
+    def forward(self, x):
+        if (x < 0).any():
+            raise LRPError(f"Sqrt: the root of {x.min():g} is not real")
+        return np.sqrt(x)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class HardSigmoid(Activation):
     """``clip(slope * x + offset, 0, 1)``; 1/6 and 1/2 in PyTorch and Keras 3, 0.2 and 1/2 in Keras 2."""
 
