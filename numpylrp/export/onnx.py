@@ -172,8 +172,8 @@ def _follow(
     opset = max((i.version for i in model.opset_import if i.domain in ("", "ai.onnx")), default=1)
     walk = _Walk(graph, values, opset, set(ends))
     walk.follow(walk.folded(_needed(model.graph.node, walk.read)))
-    graph_ends = [values.get(name) for name in ends]
-    if not graph_ends or not all(isinstance(v, Value) for v in graph_ends):
+    graph_ends = [v for name in ends if isinstance(v := values.get(name), Value)]
+    if not ends or len(graph_ends) < len(ends):
         raise UnsupportedError("the model's outputs are to depend on its input")
     wide = any(d == np.float64 for d in (*floats, *walk.floats))
     source = f"ONNX, {model.producer_name} {model.producer_version}".strip(" ,")
