@@ -17,7 +17,7 @@ from typing import Any
 
 import h5py  # type: ignore
 
-from . import __version__, fuse, load, save
+from . import __version__, fuse, load, save, tokens
 from .auditing import audit as account
 from .auditing import combined
 from .composite import PRESETS
@@ -75,6 +75,7 @@ rule itself, or lies on padding. The numbers add up, and the causes are put into
 """
 EXPLAIN = """\
 examples:
+  numpylrp explain sentences.h5 tokens.npy --tokens vocab.txt --composite attnlrp --out out
   numpylrp explain weights/mnist_cnn.h5 weights/digits.h5 --out out
   numpylrp explain model.h5 images.npz --dataset x_test --scale 1/255 --target true --labels y_test --out out
   numpylrp explain model.h5 photos/ --resize --composite epsilon-gamma-box --target "tabby cat" --out out
@@ -170,6 +171,10 @@ def _add_explain(commands: Any) -> None:
         help=f"write heatmaps of the first N samples (default {HEATMAPS}; 0 for none, -1 for all)",
     )
     one.add_argument("--overwrite", action="store_true", help="replace the result of another run")
+    one.add_argument(
+        "--kind", choices=tokens.KINDS, help="what inputs are shown as (default: what the model takes)"
+    )
+    one.add_argument("--tokens", metavar="FILE", help="the vocabulary of texts: vocab.txt or tokenizer.json")
 
 
 def _add_audit(commands: Any) -> None:
@@ -411,6 +416,8 @@ def explain(args: argparse.Namespace) -> None:
     network = _network(args, args.model, dtype=args.dtype)
     given = samples(args.inputs, network, args.dataset, args.labels, args.scale, args.resize)
     given.first = args.first
+    known = None if args.tokens is None else tokens.vocabulary(args.tokens)
+    shown = _shown(network, args.kind, known)
     count = len(given) if args.heatmaps < 0 else min(args.heatmaps, len(given))
     if count:
         from . import plot
@@ -441,7 +448,52 @@ def explain(args: argparse.Namespace) -> None:
         show(f"warning: {missing}")
     show(f"{out / 'relevance.h5'}: relevance of {len(given)} samples")
     show(f"{out / 'audit.txt'}: where relevance went")
-    _heatmaps(network, given, out, count)
+    _heatmaps(network, given, out, count, shown)
+
+
+def _shown(network: Network, kind: str | None, known: list[str] | None) -> Callable[..., None]:
+    """What writes the picture of one sample: called with its values, its relevance and a path."""
+    from . import plot
+
+    first = tokens.kind_of(network)
+    chosen = kind or ("image" if first == "table" else first)
+    if known is not None and chosen != "text":
+        raise LRPError(f"--tokens is for texts, and the inputs are shown as {chosen} (--kind text)")
+    rank = len(next(iter(network.inputs.values())))
+    if (chosen in ("text", "table") and rank != 1) or (chosen == "series" and rank not in (1, 2)):
+        raise LRPError(f"inputs with {rank} axes can't be shown as {chosen}")
+    if chosen == "text":
+        return _Text(network, known)
+    if chosen == "table":
+        return lambda x, R, path: tokens.table([f"x{n}" for n in range(len(x))], x, R, path)
+    if chosen == "series":
+        order = rank == 1 or tokens.time_is_first(network)
+        return lambda x, R, path: tokens.series(
+            x if rank == 2 else x[:, None], R if rank == 2 else R[:, None], path, time_first=order
+        )
+    return lambda x, R, path: plot.save_png(plot.heatmap(R), path)
+
+
+class _Text:
+    """Texts of one network, and the page that they come on."""
+
+    def __init__(self, network: Network, known: list[str] | None) -> None:
+        self.network, self.known = network, known
+
+    def words(self, x: Any) -> list[str]:
+        return tokens.words_of(self.network, x, self.known)
+
+    def __call__(self, x: Any, R: Any, path: Path) -> None:
+        tokens.picture(self.words(x), R, path)
+
+    def page(self, x: Any, R: Any, titles: list[str], path: Path) -> None:
+        """All samples on a page; the first few on a terminal."""
+        texts = [self.words(sample) for sample in x]
+        tokens.page(list(zip(titles, texts, R)), path)
+        if sys.stdout.isatty():
+            for title, text, one in list(zip(titles, texts, R))[:3]:
+                show(f"\n{title}:")
+                print(tokens.terminal(text[:400], one[:400]))
 
 
 def audit(args: argparse.Namespace) -> None:
@@ -625,12 +677,12 @@ def _report_accuracy(path: Path) -> None:
         show(f"{right} of {len(label)} samples classified correctly")
 
 
-def _heatmaps(network: Network, given: Samples, out: Path, count: int) -> None:
+def _heatmaps(network: Network, given: Samples, out: Path, count: int, shown: Callable[..., None]) -> None:
     """Heatmaps of the first samples in place of all that were there, and the overview."""
     folder = out / "heatmaps"
     old = {path for path in folder.glob("*.png") if re.fullmatch(r"\d{5,}_.*", path.stem)}
     if not count:
-        for path in (*old, out / "overview.png"):
+        for path in (*old, out / "overview.png", out / "text.html"):
             path.unlink(missing_ok=True)
         return
     from . import plot
@@ -640,18 +692,23 @@ def _heatmaps(network: Network, given: Samples, out: Path, count: int) -> None:
         for n in range(count):
             label = "".join(c if c.isalnum() else "_" for c in _explained(file, n, network)[:60])
             path = folder / f"{n:05d}_{label}.png"
-            plot.save_png(plot.heatmap(file["attribution"][n]), path)
+            shown(given[n : n + 1][0], file["attribution"][n], path)
             old.discard(path)
         for path in old:
             path.unlink()
         show(f"{folder}: heatmaps of {count} samples, named by position and class explained")
-        shown = min(count, 12)
-        labels = [_title(file, n, network) for n in range(shown)]
+        if isinstance(shown, _Text):
+            titles = [f"{n}: {_title(file, n, network)}" for n in range(count)]
+            shown.page(given[0:count], file["attribution"][:count], titles, out / "text.html")
+            show(f"{out / 'text.html'}: the texts, coloured")
+            return
+        few = min(count, 12)
+        labels = [_title(file, n, network) for n in range(few)]
         title = "red speaks for the class explained, blue against it"
         if file["output"][0].size == 1:
             title = "red speaks for a larger output, blue for a smaller one"
-        plot.tiles(given[0:shown], file["attribution"][:shown], labels, title, out / "overview.png")
-        show(f"{out / 'overview.png'}: the first {shown} at a glance")
+        plot.tiles(given[0:few], file["attribution"][:few], labels, title, out / "overview.png")
+        show(f"{out / 'overview.png'}: the first {few} at a glance")
 
 
 def _name(network: Network, k: int) -> str:

@@ -17,6 +17,7 @@ from .bounds import check_range
 from .errors import FileError, InputRangeWarning, LRPError, MissingExtraError, ShapeError
 from .files import brief, guarded, open_hdf5, regular, written
 from .network import Network
+from .tokens import kind_of
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
 LABELS = ("labels", "label", "y")
@@ -174,6 +175,8 @@ def samples(
         if not path.exists():
             raise FileError(f"{path} does not exist")
     given = network.metadata.get("input_range")
+    if kind_of(network) == "text":
+        scale = 1 if scale is None else scale  # tokens are no pixels
     options: dict[str, Any] = {
         "scale": scale,
         "range": None if given is None else (given[0], given[1]),

@@ -17,6 +17,9 @@ import numpy as np
 
 from .errors import FileError, LRPError, ShapeError
 from .files import whole
+from .layers import Embedding, Transpose
+from .network import Network
+from .wiring import Node
 
 LARGEST = 2**27
 """Bytes of a vocabulary that are read."""
@@ -132,6 +135,66 @@ def _fit(tokens: Sequence[str], relevance: Any) -> np.ndarray:
     return R
 
 
+KINDS = ("text", "series", "image", "table")
+"""What an input may be shown as."""
+
+BYTES = range(256, 261)
+"""Sizes of an embedding whose tokens are bytes, and up to four marks."""
+
+
+def _first(network: Network, name: str | None = None) -> list[Node]:
+    """The nodes that are the first to do more with the first input than to move its values."""
+    name = next(iter(network.inputs)) if name is None else name
+    found: list[Node] = []
+    for node in network.readers(name):
+        found += _first(network, node.name) if node.layer.family == "shape" else [node]
+    return found
+
+
+def kind_of(network: Network) -> str:
+    """What the network's first input is: "text" where its values are tokens, "series", "image" or "table".
+
+    A series is (T, C) or (C, T) where the network keeps both axes, as recurrent layers and convolutions in
+    one dimension do; a table is one row of values.
+
+    Examples
+    --------
+    >>> from numpylrp.layers import Embedding
+    >>> kind_of(Network([("embed", Embedding(np.ones((9, 4))))], input_shape=(5,)))
+    'text'
+    """
+    first = _first(network)
+    if any(isinstance(node.layer, Embedding) for node in first):
+        return "text"
+    rank = len(next(iter(network.inputs.values())))
+    keeps = all(len(network.shapes[name]) == 2 for node in first for name in node.inputs)
+    return "table" if rank == 1 else "series" if rank == 2 and keeps and first else "image"
+
+
+def time_is_first(network: Network) -> bool:
+    """Whether a series is (T, C): not where a convolution or pooling reads it as (C, T)."""
+    reads = network.readers(next(iter(network.inputs)))
+    last = any(node.layer.family in ("conv", "pool") for node in _first(network))
+    return last == any(isinstance(node.layer, Transpose) for node in reads)
+
+
+def words_of(network: Network, ids: Any, known: Sequence[str] | None = None) -> list[str]:
+    """The tokens of one sample as they are shown: by a vocabulary, as bytes, or as numbers.
+
+    Examples
+    --------
+    >>> from numpylrp.layers import Embedding
+    >>> words_of(Network([("embed", Embedding(np.ones((256, 2))))], input_shape=(2,)), [72, 105])
+    ['H', 'i']
+    """
+    if known is not None:
+        return words(ids, known)
+    tables = [len(node.layer.table) for node in _first(network) if isinstance(node.layer, Embedding)]
+    if tables and tables[0] in BYTES:
+        return text_of_bytes(ids)
+    return [f"{value:g}" for value in np.asarray(ids).ravel()]
+
+
 def terminal(tokens: Sequence[str], relevance: Any) -> str:
     """Tokens on coloured ground, for a terminal of 24-bit colours.
 
@@ -187,6 +250,87 @@ def page(samples: Sequence[tuple[str, Sequence[str], Any]], path: str | os.PathL
     if path is not None:
         with whole(path) as beside:
             Path(beside).write_text(made, encoding="utf-8")
+    return made
+
+
+def picture(
+    tokens: Sequence[str],
+    relevance: Any,
+    path: str | os.PathLike | None = None,
+    *,
+    width: int = 90,
+) -> Any:
+    """A text on coloured ground as a picture, in lines (extra ``plot``).
+
+    Parameters
+    ----------
+    tokens : sequence of T str
+    relevance : (T,) array
+    path : path, optional
+        An image to write.
+    width : int
+        Characters of a line.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    shades = colours(_fit(tokens, relevance)) / 255
+    from .plot import figure, literal, save_figure
+
+    rows: list[list[tuple[int, str, Any]]] = [[]]
+    at = 0
+    for token, shade in zip(tokens, shades):
+        text = literal(_plain(token)) or " "
+        if at and at + len(text) > width:
+            rows.append([])
+            at = 0
+        rows[-1].append((at, text, shade))
+        at += len(text) + 1
+    made = figure(0.085 * width + 0.4, 0.24 * len(rows) + 0.3)
+    axis = made.subplots()
+    for n, row in enumerate(rows):
+        for place, text, shade in row:
+            axis.barh(n, len(text), 0.85, left=place, color=shade)
+            axis.text(place + len(text) / 2, n, text, ha="center", va="center", family="monospace", size=8)
+    axis.set(xlim=(0, width), ylim=(len(rows) - 0.4, -0.6))
+    axis.set_axis_off()
+    if path is not None:
+        save_figure(made, path)
+    return made
+
+
+def table(
+    names: Sequence[str], x: Any, relevance: Any, path: str | os.PathLike | None = None, *, most: int = 30
+) -> Any:
+    """A row of a table: a bar for each value, those with the largest relevance first (extra ``plot``).
+
+    Parameters
+    ----------
+    names : sequence of D str
+    x, relevance : (D,) array
+    path : path, optional
+        An image to write.
+    most : int
+        Only that many bars.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    R, x = _fit(names, relevance), np.asarray(x, float)
+    first = np.argsort(-np.abs(R), kind="stable")[:most]
+    from .plot import figure, literal, save_figure
+
+    made = figure(6, 0.22 * len(first) + 0.8)
+    axis = made.subplots()
+    axis.barh(range(len(first)), R[first], color=colours(R)[first] / 255, edgecolor="0.6", linewidth=0.5)
+    axis.set_yticks(range(len(first)), [literal(f"{names[k]} = {x[k]:.4g}") for k in first], fontsize=8)
+    axis.invert_yaxis()
+    axis.axvline(0, color="0.4", linewidth=0.8)
+    axis.set_xlabel("relevance")
+    if path is not None:
+        save_figure(made, path)
     return made
 
 
