@@ -9,7 +9,17 @@ import pytest
 from numpylrp import LRPError, Network, load, save
 from numpylrp import layers as L
 from numpylrp.errors import FileError
-from numpylrp.experiments.claims import HOLDS, NOT, OPEN, Comparison, Interval, compared, interval, verdict
+from numpylrp.experiments.claims import (
+    HOLDS,
+    NOT,
+    OPEN,
+    Comparison,
+    Interval,
+    compared,
+    in_words,
+    interval,
+    verdict,
+)
 from numpylrp.experiments.command import add_parser
 from numpylrp.experiments.experiments import EXPERIMENTS
 from numpylrp.experiments.measures import of_method
@@ -48,6 +58,23 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
 def test_verdicts(intervals, word):
     group = [Comparison("", "", "", "", 0, 0, 0, Interval(0, low, high, 9)) for low, high in intervals]
     assert verdict(group) == word
+
+
+def test_claims_in_words():
+    def group(claim, *intervals):
+        return [
+            Comparison(claim, "n", str(k), "", 0, 0, 0, Interval(0, *at, 9)) for k, at in enumerate(intervals)
+        ]
+
+    up, down, both = (0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1)
+    found = in_words(
+        group("A", up, up) + group("B", up, down, both) + group("C", down, both) + group("D", down)
+    )
+    ends = [line.split("**")[1] for line in found]
+    assert ends == [HOLDS, "depends on the network, the method and the measure", "holds nowhere", NOT]
+    assert (
+        "Of 3 comparisons (1 training seed each) it holds in 1, does not hold in 1, and 1 can't" in found[1]
+    )
 
 
 def test_what_is_better_comes_first_whichever_way_is_up():

@@ -118,7 +118,8 @@ def in_words(comparisons: list[Comparison]) -> list[str]:
         seeds = sorted({len(group) for key, group in groups.items() if key[0] == claim})
         count = {word: verdicts.count(word) for word in (HOLDS, NOT, OPEN)}
         whole = next((word for word, n in count.items() if n == len(verdicts)), None)
-        summary = f"**{whole}**" if whole else "**depends on the network, the method and the measure**"
+        mixed = "depends on the network, the method and the measure" if count[HOLDS] else "holds nowhere"
+        summary = f"**{whole or mixed}**"
         texts.append(
             f"{claim}: {summary}. Of {len(verdicts)} comparisons ({' or '.join(map(str, seeds))} training "
             f"seed{'s' * (seeds != [1])} each) it holds in {count[HOLDS]}, does not hold in {count[NOT]}, "
