@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py  # type: ignore
+import numpy as np
 
 from . import __version__, fuse, load, save, tokens
 from .auditing import audit as account
@@ -26,7 +27,7 @@ from .errors import FileError, LRPError
 from .evaluate import command as evaluation
 from .experiments import command as reproducing
 from .files import opened, printable, same_file, whole, write_between
-from .inputs import Samples, samples
+from .inputs import Samples, read_npy, samples
 from .jobs.relevance import CHUNK, explain_into, lost
 from .network import Network
 from .planning import NORMALIZATION, prepared
@@ -51,6 +52,8 @@ CONVERT = """\
 examples:
   numpylrp convert model.keras --out model.h5
   numpylrp convert model.onnx --class-names labels.txt --input-range 0 1 --out model.h5
+  numpylrp convert silero_vad.onnx --input-shape 576 --constant sr=16000 --constant state=state.npy \\
+      --outputs output --out voice.h5
   numpylrp convert tensors.h5 --architecture network.json --out model.h5
 
 PyTorch modules are written where PyTorch is, by numpylrp.export.torch.save.
@@ -151,6 +154,14 @@ def _add_convert(commands: Any) -> None:
         metavar="N",
         help="sample shape, where an .onnx leaves it open",
     )
+    one.add_argument(
+        "--constant",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an input of an .onnx that is no sample, such as a rate: a number, or an .npy",
+    )
+    one.add_argument("--outputs", nargs="+", metavar="NAME", help="the outputs of an .onnx to keep")
 
 
 def _add_explain(commands: Any) -> None:
@@ -377,10 +388,13 @@ def write_fused(args: argparse.Namespace) -> None:
 def convert(args: argparse.Namespace) -> None:
     """Write a model of another format in our own schema."""
     _not_the_source(args)
-    if args.input_shape:
+    if args.input_shape or args.constant or args.outputs:
         from .export import onnx
 
-        network = onnx.convert(args.model, input_shape=args.input_shape)
+        fixed = dict(map(_fixed, args.constant))
+        network = onnx.convert(
+            args.model, input_shape=args.input_shape, constants=fixed, outputs=args.outputs
+        )
     else:
         network = load(args.model, dtype=None, architecture=args.architecture)
     if args.class_names:
@@ -390,6 +404,19 @@ def convert(args: argparse.Namespace) -> None:
     check_metadata(network)
     save(network, args.out)
     show(f"{args.out}: {network!r}")
+
+
+def _fixed(text: str) -> tuple[str, Any]:
+    """The name and value of NAME=VALUE."""
+    name, found, value = text.partition("=")
+    if not found:
+        raise LRPError(f"--constant must be NAME=VALUE, not {text!r}")
+    if value.endswith(".npy"):
+        return name, read_npy(value)
+    try:
+        return name, np.array(int(value) if re.fullmatch(r"[+-]?\d+", value) else float(value))
+    except ValueError:
+        raise LRPError(f"--constant {name} must be a number or an .npy file, not {value!r}") from None
 
 
 def _names(path: Path, network: Network) -> list[str]:

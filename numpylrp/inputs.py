@@ -200,6 +200,13 @@ def samples(
     return Samples(source, shape, _labels(arrays, labels, len(source), files[0]), **options)
 
 
+def read_npy(path: str | os.PathLike) -> np.ndarray:
+    """The array of an .npy file."""
+    if not Path(path).is_file():
+        raise FileError(f"{path} does not exist")
+    return np.asarray(_arrays(Path(path))[""])
+
+
 def _arrays(path: Path) -> dict[str, Any]:
     """The arrays of a file by name; those of HDF5 stay on disk."""
     kind = path.suffix.lower()

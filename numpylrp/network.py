@@ -111,7 +111,10 @@ class Network:
 
     def batch(self, x: Any) -> dict[str, np.ndarray]:
         """The inputs by name, checked, in the dtype of the network; see `numpylrp.batches.checked_batch`."""
-        return checked_batch(x, self.inputs, self.dtype)
+        batch = checked_batch(x, self.inputs, self.dtype)
+        if any(None in shape for shape in self.inputs.values()):  # layers look at free sizes only now
+            wiring.sample_shapes(self.nodes, {name: value.shape[1:] for name, value in batch.items()})
+        return batch
 
     def activations(
         self, batch: Mapping[str, np.ndarray], forward: Callable | None = None, keep: bool = True

@@ -16,6 +16,7 @@ from numpylrp.blocks import GATES, attention, gated_unit
 from numpylrp.errors import LRPError, ShapeError, UnsupportedError
 from numpylrp.evaluate.gradients import gradient
 from numpylrp.layers import (
+    LSTM,
     Add,
     Dense,
     Embedding,
@@ -567,3 +568,15 @@ def test_bad_layers_are_named():
     with pytest.raises(LRPError, match="Bilinear: epsilon must be a number of at least 0"):
         Bilinear(-1.0)
     assert Multiply(signal=1).relprop(np.ones((1, 1)), (np.ones((1, 1)),) * 2, None, Uniform())[0] == 0.5
+
+
+def test_sizes_that_are_free_are_looked_at_with_the_batch():
+    network = Network(
+        [("p", Positions(np.ones((4, 3)))), ("r", LSTM(np.ones((8, 3)), np.ones((8, 2))))], (None, 3)
+    )
+    with pytest.raises(
+        ShapeError, match=r"layer 'p' \(Positions\): the sequence has 5 steps, but there are positions"
+    ):
+        network.forward(np.ones((1, 5, 3)))
+    with pytest.raises(ShapeError, match=r"layer 'r' \(LSTM\): takes at least one step"):
+        network.forward(np.ones((1, 0, 3)))

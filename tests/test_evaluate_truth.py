@@ -18,6 +18,7 @@ from numpylrp.evaluate import (
     mosaics,
     outside_inside_ratio,
     own_pixels,
+    planted,
     pointing_game,
     random_relevance,
     region_perturbation,
@@ -233,3 +234,19 @@ def test_on_a_shipped_network(weights, digits):
     assert_array_equal(truth.target, labels)
     with pytest.raises(ShapeError):
         relevance_mass_accuracy(maps[:, :5], truth.mask)
+
+
+def test_planted_tokens_decide_together():
+    """Two in each sequence, one of each pair, anywhere; the class is theirs, all classes as frequent."""
+    truth = planted(4000, length=6, tokens=9, seed=5)
+    assert truth.x.shape == truth.mask.shape == (4000, 6) and truth.x.max() == 8
+    assert (truth.mask.sum(1) == 2).all() and (truth.x[~truth.mask] >= 4).all()
+    pairs = np.sort(truth.x[truth.mask].reshape(-1, 2), 1)
+    assert (pairs[:, 0] < 2).all() and np.isin(pairs[:, 1], (2, 3)).all()
+    assert (truth.target == 2 * pairs[:, 0] + pairs[:, 1] - 2).all()
+    assert (np.bincount(truth.target) > 900).all() and (truth.mask.mean(0) > 0.3).all()
+    first = truth.x[np.arange(4000), truth.mask.argmax(1)]
+    assert 0.45 < (first < 2).mean() < 0.55  # in either order
+    for bad in ({"length": 1}, {"tokens": 4}, {"count": 0}):
+        with pytest.raises(LRPError, match=next(iter(bad))):
+            planted(**{"count": 3, **bad})

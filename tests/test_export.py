@@ -575,6 +575,31 @@ def test_onnx_branches_are_followed_where_they_are_known(from_onnx):
         from_onnx.convert(model, constants={"rate": 1}, outputs=["w"])
 
 
+def test_onnx_inputs_that_are_fixed_by_command(from_onnx, tmp_path, capsys):
+    import onnx
+    from onnx import helper
+
+    equal = helper.make_node("Equal", ["rate", "sixteen"], ["same"])
+    onnx.save(branching(helper, "same", equal), tmp_path / "m.onnx")
+    run = ["convert", tmp_path / "m.onnx", "--out", tmp_path / "m.h5", "--outputs", "y"]
+
+    def call(*more):
+        return main([str(a) for a in (*run, *more)]), capsys.readouterr().err
+
+    assert call("--constant", "rate=16") == (0, "")
+    assert load(tmp_path / "m.h5").forward(np.ones((1, 3))).tolist() == [[2, 2, 2]]
+    np.save(tmp_path / "rate.npy", np.array(8))
+    assert call("--constant", f"rate={tmp_path / 'rate.npy'}") == (0, "")
+    assert load(tmp_path / "m.h5").forward(np.ones((1, 3))).tolist() == [[1, 1, 1]]
+    for bad, says in (
+        ("rate", "must be NAME=VALUE"),
+        ("rate=x", "must be a number"),
+        ("rate=n.npy", "not exist"),
+    ):
+        code, err = call("--constant", bad)
+        assert code == 1 and says in err
+
+
 # ---------------------------------------------------------------- layers that exporters write out
 
 SQRT2, TANH = 2**0.5, (2 / np.pi) ** 0.5

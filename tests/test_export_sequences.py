@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from numpylrp import Network, explain, load
 from numpylrp.blocks import attention
 from numpylrp.errors import UnsupportedError
-from numpylrp.layers import GRU, LSTM, Dense, MaskedSoftmax, Positions, SimpleRNN, Softmax
+from numpylrp.layers import GRU, LSTM, Dense, MaskedSoftmax, Multiply, Positions, SimpleRNN, Softmax
 
 torch = pytest.importorskip("torch")
 exporter = pytest.importorskip("numpylrp.export.torch")
@@ -41,6 +41,14 @@ def agrees(module, *given):
         y = module(*given).numpy()
     assert_allclose(network.forward(x), y, rtol=1e-10, atol=1e-12 * abs(y).max())
     return network, x
+
+
+def test_gated_halves_and_products_of_batches():
+    """A gate gets nothing; bmm is a product as matmul is."""
+    network, _ = agrees(Does(lambda m, x: m[0](m[1](x)), nn.GLU(), nn.Linear(6, 8)), sequence())
+    (product,) = (n.layer for n in network.nodes if isinstance(n.layer, Multiply))
+    assert product.signal == 0
+    agrees(Does(lambda m, x: torch.bmm(x, x.transpose(1, 2))), sequence())
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])

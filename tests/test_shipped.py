@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from numpylrp import explain, load
+from numpylrp.evaluate import planted, pointing_game, relevance_rank_accuracy
 from numpylrp.experiments.experiments import TREATMENTS
 
 ROW = re.compile(r"\| `(\w+)\.h5` \| (.+) \| ([\d,]+) \| ([\d.]+) MB \| ([\d.]+) % \|")
@@ -39,8 +40,30 @@ def test_every_shipped_network_has_the_four_treatments(weights, table):
     for name in table:
         network = load(weights / f"{name}.h5", dtype=np.float64)
         shape = (3, 32, 32) if name.startswith("cifar") else (1, 28, 28)
-        x = rng.random((2, *shape))
+        x = planted(2).x if name.startswith("tokens") else rng.random((2, *shape))
         for treatment in TREATMENTS:
             found = explain(network, x, composite="epsilon-plus", normalization=treatment)
             assert found.relevance.shape == x.shape and np.isfinite(found.relevance).all(), (name, treatment)
             assert np.abs(found.relevance).sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "point"), [("tokens_lstm", 0.8, 0.95), ("tokens_attention", 0.7, 0.99)]
+)
+def test_relevance_of_tokens_lies_where_the_truth_lies(weights, name, rank, point):
+    """Of sequences that were not seen in training; at random, 2 of 24 places would be right."""
+    test = planted(200, seed=11)
+    network = load(weights / f"{name}.h5", dtype=np.float64)
+    assert (network.forward(test.x).argmax(1) == test.target).all()
+    for composite in ("lstm", "cp-lrp"):
+        R = explain(network, test.x, test.target.tolist(), composite=composite).relevance
+        assert relevance_rank_accuracy(R, test.mask).mean() > rank, composite
+        assert pointing_game(R, test.mask).mean() >= point, composite
+
+
+def test_halves_lose_what_was_early(weights):
+    """Products of gates by halves (Arras et al. found the same): most relevance is on the wrong tokens."""
+    test = planted(200, seed=11)
+    network = load(weights / "tokens_lstm.h5", dtype=np.float64)
+    R = explain(network, test.x, test.target.tolist(), composite="attnlrp").relevance
+    assert relevance_rank_accuracy(R, test.mask).mean() < 0.4

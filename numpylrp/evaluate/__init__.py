@@ -31,7 +31,7 @@ from .maps import box_masks, channels_axis, heatmaps
 from .perturbation import Perturbation, region_perturbation
 from .stability import class_randomization, rank_correlation, sensitivity, ssim, weight_randomization
 from .summary import summarize
-from .truth import Additive, KnownTruth, additive_network, marked, mosaics, own_pixels
+from .truth import Additive, KnownTruth, additive_network, marked, mosaics, own_pixels, planted
 
 __all__ = [
     "METHODS",
@@ -56,6 +56,7 @@ __all__ = [
     "occlusion",
     "outside_inside_ratio",
     "own_pixels",
+    "planted",
     "pointing_game",
     "random_relevance",
     "rank_correlation",

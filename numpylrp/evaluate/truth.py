@@ -1,6 +1,6 @@
-"""Inputs whose explanation is known: mosaics, marks, the object's own pixels, additive networks.
+"""Inputs whose explanation is known: mosaics, marks, own pixels, planted tokens, additive networks.
 
-Each of the first three gives a `KnownTruth`: samples, the class to explain, and a mask of where its
+Each of the first four gives a `KnownTruth`: samples, the class to explain, and a mask of where its
 relevance must lie. An additive network comes with the contribution of every value of its input.
 """
 
@@ -219,6 +219,45 @@ def own_pixels(x: Any, target: Any, threshold: float = 0.0, channels: int | None
     above = x > threshold
     above = above if channels is None else above.any(channels + 1)
     return KnownTruth(x, _labels(target, len(x)), masks_of(above, above.shape, "the image"))
+
+
+def planted(count: int, length: int = 24, tokens: int = 40, seed: int = 0) -> KnownTruth:
+    """Sequences of tokens, all of them noise but two that decide the class together.
+
+    One of the tokens 0 and 1 and one of the tokens 2 and 3 stand somewhere in each sequence, in either order;
+    the class is 0 for (0, 2), 1 for (0, 3), 2 for (1, 2) and 3 for (1, 3). All else is drawn from the other
+    tokens. Each of the two alone leaves two classes: a network that is right has seen both, and its mask
+    are these two places.
+
+    Parameters
+    ----------
+    count : int
+        N.
+    length : int
+        T, at least 2.
+    tokens : int
+        Size of the vocabulary, at least 5.
+    seed : int
+
+    Returns
+    -------
+    KnownTruth
+        x is (N, T), of integers.
+
+    Examples
+    --------
+    >>> made = planted(3, length=5)
+    >>> made.x[made.mask].reshape(3, 2).shape, made.x.shape
+    ((3, 2), (3, 5))
+    """
+    count, length = whole_number(count, "count"), whole_number(length, "length", 2)
+    tokens = whole_number(tokens, "tokens", 5)
+    rng = np.random.default_rng(seed)
+    x = rng.integers(4, tokens, (count, length))
+    first, second = rng.integers(0, 2, (2, count))
+    places = np.argsort(rng.random((count, length)), 1)[:, :2]
+    np.put_along_axis(x, places, np.stack([first, 2 + second], 1), 1)
+    return KnownTruth(x, 2 * first + second, x < 4)
 
 
 @dataclass

@@ -494,7 +494,7 @@ OPERATIONS: dict[str, Callable[[Graph, str, Args], Any]] = {
     "linear": _linear,
     "addmm": _addmm,
     **dict.fromkeys(
-        ("matmul", "mm"),
+        ("matmul", "mm", "bmm"),
         lambda g, name, a: g.product(
             name, a.operand("self"), a.operand("other" if "other" in a.args else "mat2")
         ),

@@ -348,7 +348,16 @@ def _like(row: np.ndarray, joined: Value, at: int) -> tuple[int, ...]:
     return (*joined.shape[:at], row.shape[at], *joined.shape[at + 1 :])
 
 
+def _glu(g: Graph, name: str, a: Any) -> Value:
+    """Half of the values, times the sigmoid of the other half, which is a gate."""
+    x = a["self"]
+    at = g.axis(name, x, a["dim"])
+    signal, gate = g.parts(name, x, at, [x.shape[at] // 2] * 2)
+    return g.add(name, L.Multiply(signal=0), signal, g.add(f"{name}.gate", L.Sigmoid(), gate))
+
+
 OPERATIONS: dict[str, Callable] = {
+    "glu": _glu,
     "embedding": embedding,
     "scaled_dot_product_attention": attention,
     "attend": _attended,

@@ -166,6 +166,8 @@ class Recurrent(Ruled):
         x = shapes[0]
         if len(x) != 2 or x[1] != self.weight.shape[1]:
             raise ShapeError(f"takes samples (T, {self.weight.shape[1]}), but the input has shape {x}")
+        if x[0] == 0:
+            raise ShapeError(f"takes at least one step, but the input has shape {x}")
         for name, shape in zip(self.reads[1:], shapes[1:]):
             want = x[:1] if name == "mask" else (self.units,)
             if len(shape) != 1 or (None not in (*shape, *want) and shape != want):
