@@ -347,7 +347,9 @@ class _Watch:
 def _account_all(row: Row, steps: Iterable[Inner]) -> None:
     """The sinks of a layer that takes several linear steps: their sums, and what no step accounts for."""
     for step in steps:
-        part = replace(row, sinks=dict.fromkeys(SINKS, np.zeros(())), taken={}, spots={}, flipped=None)
+        part = replace(
+            row, sinks={name: np.zeros_like(row.received) for name in SINKS}, taken={}, spots={}, flipped=None
+        )
         if type(step.rule).propagate is Rule.propagate:
             _account(part, step.rule, step.linear, step.x, step.y, step.R)
         for name, value in part.sinks.items():
