@@ -30,7 +30,7 @@ from ..network import Network
 from ..rules import Rule
 from . import exact
 from .exact.fusing import fuse_nodes
-from .exact.layers import Each, Lrn, Move, Node, Pick, Rows, Threshold, exact_nodes
+from .exact.layers import Each, Gate, Lrn, Move, Node, Pick, Rows, Threshold, exact_nodes
 from .exact.tensors import broadcast
 from .exact.walk import record
 
@@ -40,6 +40,9 @@ UNIT = {"float64": 2.0**-53, "float32": 2.0**-24}
 
 MADE = 16
 """So many roundings at most has a weight or bias that is calculated (by a root, by fusing)."""
+
+STEEPEST = 1.5
+"""The largest slope of an activation that is no ReLU: that of hard swish."""
 
 Terms = dict[int, tuple[list[float], float]]
 """For each input the terms of its contribution c, and |dc / dx|."""
@@ -162,11 +165,20 @@ class Errors:
             return [
                 e if ok else MADE * abs(float(v)) for e, v, ok in zip(E, major.op.value, self._passes(node))
             ]
-        if isinstance(op, Each):  # a ReLU: what is surely below 0 is exactly 0
+        if isinstance(op, Each) and op.plain:  # a ReLU: what is surely below 0 is exactly 0
             return [0.0 if v + UNIT["float32"] * e <= 0 else e for v, e in zip(x, E)]
+        if isinstance(op, Each):
+            return [STEEPEST * e + 8 * abs(v) for v, e in zip(self.values[node.name], E)]
+        if isinstance(op, Gate):
+            return [self._product(units, x, E) for units in op.factors]
         if isinstance(op, Move):
             return [0.0 if i is None else E[i] for i in op.source]
         raise LRPError(f"there is no bound for layer {node.name!r} ({node.kind})")
+
+    def _product(self, units: list[int], x: list[float], E: list[float]) -> float:
+        whole = math.prod(x[i] for i in units)
+        rest = (E[i] * math.prod(abs(x[k]) for k in units if k != i) for i in units)
+        return math.fsum(rest) + len(units) * abs(whole)
 
     def _passes(self, node: Any) -> list[bool]:
         op, x, E = node.op, self._joined(self.values, node), self._joined(self.E, node)
@@ -226,6 +238,12 @@ class Errors:
             for i, r, e in zip(op.source, R, E_R):  # type: ignore[assignment]
                 if i is not None:
                     give(i, e, r)
+        elif isinstance(op, Gate):
+            signal = None if type(rule).__name__ == "Uniform" else op.signal
+            for units, r, e in zip(op.factors, R, E_R):
+                takers = units if signal is None else [units[signal]]
+                for i in takers:
+                    give(i, (e + abs(r)) / len(takers), r / len(takers))
         elif type(rule).__name__ == "Pass":
             for row, r, e in zip(self.rows[node.name][0], R, E_R):
                 for i in row:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -34,13 +35,16 @@ from ..files import digest, opened, stored_array
 from ..network import Network
 from ..rules import Rule
 from . import exact
-from . import sequence_plans as sequence_plans  # adds its plans
+from . import layer_plans as layer_plans  # adds its plans
+from . import sequence_plans as sequence_plans
 from .exact import Tensor
 from .sequence_bounds import RunningErrors, has_sequences, recorded
 from .vector_bounds import UNIT, Errors, as_bounds, relative
 from .vector_plans import PLANS, Numbers
 
 FORMAT, VERSION = "numpylrp vectors", 1
+EDITION = 2
+"""Of the set of files: more files, the same format. A file that was published never changes."""
 
 
 CONVENTIONS = {
@@ -225,6 +229,24 @@ def write(folder: str | os.PathLike) -> list[Path]:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return [folder / f"{name}.h5" for name in names()]
+
+
+def edition_digest(folder: str | os.PathLike) -> str:
+    """SHA-256 of a whole set of files, to cite it by: of lines ``NAME CHECKSUM``, in the order of the names.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _save(made("dense"), Path(folder) / "dense.h5")
+    ...     edition_digest(folder)[:14]
+    'sha256:a6a13bf'
+    """
+    found = hashlib.sha256()
+    for path in sorted(Path(folder).glob("*.h5")):
+        with opened(path) as file:
+            found.update(f"{path.stem} {_attribute(file, 'checksum', path)}\n".encode())
+    return f"sha256:{found.hexdigest()}"
 
 
 def _save(vectors: Vectors, path: Path) -> None:
@@ -496,4 +518,4 @@ def _error(ours: np.ndarray, exact: np.ndarray) -> float:
     return float(most / scale) if scale else float("inf") if most else 0.0
 
 
-__all__ = ["Case", "Vectors", "check", "names", "read", "write"]
+__all__ = ["Case", "Vectors", "check", "edition_digest", "names", "read", "write"]

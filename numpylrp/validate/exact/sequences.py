@@ -630,6 +630,22 @@ def _sample_norm(layer: Any, shape: Shape) -> tuple[Any, Shape]:
     return SampleNorm(list(groups.values()), gamma, beta, Fraction(layer.eps), layer.centred), shape
 
 
+def _group_norm(layer: Any, shape: Shape) -> tuple[Any, Shape]:
+    """Channels in groups, over all positions; gamma and beta of each channel."""
+    channels = [at[0] for at in positions(shape)]
+    per = 1 if kind_of(layer) == "InstanceNorm" else shape[0] // layer.groups
+    groups: dict[int, list[int]] = {}
+    for n, c in enumerate(channels):
+        groups.setdefault(c // per, []).append(n)
+    learned = []
+    for name, default in (("gamma", ONE), ("beta", ZERO)):
+        value = getattr(layer, name)
+        flat = [default] * shape[0] if value is None else tensor(value).values
+        learned.append([flat[c] for c in channels])
+    gamma, beta = learned
+    return SampleNorm(list(groups.values()), gamma, beta, Fraction(layer.eps), True), shape
+
+
 def _embedding(layer: Any, shape: Shape) -> tuple[Any, Shape]:
     rows = [tensor(row).values for row in layer.table]
     return Tokens(rows), (*shape, len(rows[0]))
@@ -662,6 +678,7 @@ KINDS |= {
     **dict.fromkeys(("SimpleRNN", "LSTM", "GRU"), _recurrent),
     **dict.fromkeys(("Softmax", "MaskedSoftmax"), _softmax),
     **dict.fromkeys(("LayerNorm", "RMSNorm"), _sample_norm),
+    **dict.fromkeys(("GroupNorm", "InstanceNorm"), _group_norm),
     "MatMul": _matmul,
     "Embedding": _embedding,
     "NotEqual": _not_equal,
