@@ -31,7 +31,8 @@ class Composite:
         - ``"first"`` or ``"last"``: the dense and convolutional layers that no other such layer
           comes before, or after
         - a family: "dense", "conv", "pool", "norm", "merge", "recurrent"
-        - a kind: ``"Conv2D"``, or the class; a class of your own is of the kind that it inherits from
+        - a kind: ``"Conv2D"``, or the class; a class of your own is named like any other, and also is of
+          the kind that it inherits from
         - the name of a layer, with wildcards as in ``"block1_*"``
         - a position in the network, counted from 0 (or from the end, -1)
         - a function of (network, node) that says yes or no
@@ -121,6 +122,8 @@ def _test(what: Any, network: Network) -> Callable[[Node], bool]:
         return lambda node: kind_of(node.layer) is what if known else isinstance(node.layer, what)
     if isinstance(what, str):
         if not any(fnmatchcase(node.name, what) for node in network.nodes):
+            if any(what in _kind_names(node.layer) for node in network.nodes):
+                return lambda node: what in _kind_names(node.layer)
             raise LRPError(f"the composite names {what!r}, but the network has no such layer, kind or family")
         return lambda node: fnmatchcase(node.name, what)
     if isinstance(what, int) and not isinstance(what, bool):
@@ -130,6 +133,11 @@ def _test(what: Any, network: Network) -> Callable[[Node], bool]:
     if callable(what):
         return lambda node: bool(what(network, node))
     raise LRPError(f"a composite can't match layers by {what!r}")
+
+
+def _kind_names(layer: Layer) -> set[str]:
+    """The name of a layer's class, and of the layer classes that it inherits from."""
+    return {kind.__name__ for kind in type(layer).__mro__ if issubclass(kind, Layer)}
 
 
 def input_range(network: Network, low: Any = None, high: Any = None) -> tuple[Any, Any]:
@@ -146,8 +154,8 @@ def input_range(network: Network, low: Any = None, high: Any = None) -> tuple[An
 def boxes(network: Network, low: Any = None, high: Any = None) -> list[tuple[Callable, Rule]]:
     """The z^B rule for each first layer, with the bounds of what that layer sees.
 
-    Between the input and a first layer may lie what moves values or scales them one by one
-    (rescaled pixels, standardized channels): the bounds go through it.
+    Between the input and a first layer may lie what moves values, scales them one by one (rescaled
+    pixels, standardized channels) or pools them: the bounds go through it.
 
     Raises
     ------
@@ -183,7 +191,7 @@ def _bounds(network: Network, name: str, low: Any, high: Any) -> tuple[Any, Any]
 
     low, high = sample(low), sample(high)
     for node in reversed(path):
-        if node.layer.family != "shape" and not isinstance(node.layer, Diagonal):
+        if node.layer.family not in ("shape", "pool") and not isinstance(node.layer, Diagonal):
             raise LRPError(
                 f"the bounds of the z^B rule can't be followed through layer {node.name!r} "
                 f"({type(node.layer).__name__}): give the layer after it a ZBox rule of its own"

@@ -12,6 +12,7 @@ from strategies import seeds
 
 from numpylrp import Composite, Network, explain, fuse, load, save
 from numpylrp.composite import PRESETS, standardizations
+from numpylrp.errors import LRPError, UnsupportedError
 from numpylrp.fusion import NotExact
 from numpylrp.layers import (
     AdaptiveAveragePool,
@@ -23,11 +24,15 @@ from numpylrp.layers import (
     Concatenate,
     Conv1D,
     Conv2D,
+    CopyPadding,
     Dense,
     Diagonal,
     Dropout,
     Flatten,
     GlobalAveragePool,
+    Interpolation,
+    Layer,
+    LayerNorm,
     LeakyReLU,
     MaxPool2D,
     ReLU,
@@ -85,6 +90,14 @@ def conv(rng, c, o, **options):
     return Conv2D(eighths(rng, o, c, 2, 2), eighths(rng, o) if rng.random() < 0.5 else None, **options)
 
 
+def border(mode):
+    return CopyPadding(((0, 0), (1, 2), (1, 0)), mode)
+
+
+def flat_dense(rng):
+    return Dense(eighths(rng, 2, 2 * 7 * 5))
+
+
 def networks(rng):
     """Every position by its name."""
     n, a, s = lambda c: norm(rng, c), lambda c: affine(rng, c), lambda c: gain(rng, c)
@@ -99,6 +112,11 @@ def networks(rng):
         "conv - slice - BN": [conv(rng, 2, 3), Slice((1, 0, 1), (None,) * 3, (1, 2, 1)), n(2), ReLU()],
         "conv - adaptive - BN": [conv(rng, 2, 2), AdaptiveAveragePool((2, 2)), n(2), ReLU()],
         "BN - adaptive - conv": [ReLU(), n(2), AdaptiveAveragePool((3, 2)), conv(rng, 2, 1, padding=1)],
+        "conv - mirrored border - BN": [conv(rng, 2, 2), border("reflect"), n(2), ReLU()],
+        "BN - copied border - conv": [ReLU(), n(2), border("edge"), conv(rng, 2, 1)],
+        "BN of rows - mirrored border - dense": [norm(rng, 4, 1), border("wrap"), Flatten(), flat_dense(rng)],
+        "conv - interpolation - BN": [conv(rng, 2, 2), Interpolation((6, 6)), n(2), ReLU()],
+        "BN - interpolation - conv": [ReLU(), n(2), Interpolation((8, 2)), conv(rng, 2, 1, padding=1)],
         "BN - counted pool": [n(2), AveragePool2D(2, 2, 1, count_padding=True), ReLU(), conv(rng, 2, 1)],
     }
     graphs = {
@@ -297,6 +315,88 @@ def test_a_kind_is_no_other_that_it_is_made_of():
     net = Network([("sum", Subtract(), ("input", "input"))], (2,))
     assert Composite([("Add", ZPlus()), ("Subtract", Flat())]).rules(net)["sum"] == Flat()
     assert Composite([(Diagonal, Flat())]).rules(Network([("a", Gain([1.0], [0.0]))], (2,)))["a"] == Flat()
+
+
+def test_a_kind_of_ones_own_is_named_like_any_other():
+    net = Network([("fc", Dense(np.eye(2))), ("a", Gain([1.0], [0.0])), ("out", Affine(2.0, 1.0))], (2,))
+    rules = Composite([("Gain", Flat()), ("Affine", ZPlus())]).rules(net)
+    assert rules["a"] == Flat() and rules["out"] == ZPlus() and rules["fc"] == Epsilon()
+    assert Composite([("Diagonal", Flat())]).rules(net) == {"fc": Epsilon(), "a": Flat(), "out": Flat()}
+    named = Network([("Gain", Dense(np.eye(2))), ("a", Gain([1.0], [0.0]))], (2,))
+    assert Composite([("Gain", Flat())]).rules(named)["a"] == Epsilon()  # the name of a layer comes first
+    with pytest.raises(LRPError, match="names 'Loss', but the network has no such layer, kind or family"):
+        Composite([("Loss", Flat())]).rules(net)
+
+
+class Loud(Affine):
+    """Another function than that of its scale and shift."""
+
+    def forward(self, x):
+        return np.abs(super().forward(x))
+
+
+class LoudNorm(LayerNorm):
+    def forward(self, x):
+        return np.abs(super().forward(x))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Halved(BatchNorm):
+    """Another scale and shift than those of its kind."""
+
+    def scale_and_shift(self):
+        g, s = super().scale_and_shift()
+        return g / 2, s / 2
+
+
+def test_what_computes_something_else_is_not_fused():
+    x = np.array([[1.0, -3.0], [-2.0, 0.5]])
+    for layer in (Loud([1.0, 2.0], [1.0, -1.0]), LoudNorm([1.0, 2.0], [1.0, -1.0])):
+        net = Network([("own", layer), ("fc", Dense([[1.0, 2.0]])), ("bias", Affine(1.0, 1.0))], (2,))
+        fused, report = fuse(net)
+        assert fused["own"] is layer and [entry.name for entry in report.entries] == ["bias"]
+        assert_allclose(fused.forward(x), net.forward(x), rtol=1e-12)
+        with pytest.raises(LRPError, match="is no normalization to fuse"):
+            fuse(net, "own")
+    loud = Network([("fc", Dense([[1.0, 2.0]])), ("own", Loud(1.0, 1.0)), ("bias", Affine(1.0, 1.0))], (2,))
+    assert not fuse(loud)[1].exact  # nor does a shift move into it
+    with pytest.raises(UnsupportedError, match=r"'own' \(Loud\): the oracle does not know"):
+        exact.forward(loud, x[0])
+
+
+def test_another_scale_and_shift_by_hand():
+    layer = Halved([2.0, 4.0], [1.0, 0.0], [0.0, 1.0], [1.0, 4.0], 0.0)  # 2 x + 1, 2 x - 2
+    net = Network([("fc", Dense([[1.0, 0.0], [0.0, 3.0]])), ("own", layer), ("relu", ReLU())], (2,))
+    x = np.array([[3.0, 5.0]])
+    assert (fuse(net)[0].forward(x) == [[3.5, 14.0]]).all() and (net.forward(x) == [[3.5, 14.0]]).all()
+    assert exact.forward(net, x[0])["relu"].values == [3.5, 14.0]
+
+
+def test_a_class_of_ones_own_is_not_taken_for_another_of_its_name(tmp_path):
+    own = type("Dense", (Layer,), {"forward": lambda self, x: x, "output_shape": lambda self, shape: shape})
+    net = Network([("fc", own())], (2,))
+    with pytest.raises(UnsupportedError, match=r"'fc'.*the oracle does not know"):
+        exact.forward(net, np.ones(2))
+    for layer in (own(), Gain([1.0], [0.0])):
+        with pytest.raises(
+            LRPError, match=r"layer 'fc' is of a class of your own, test_diagonal.*a file can't"
+        ):
+            save(Network([("fc", layer)], (2,)), tmp_path / "own.h5")
+    assert not (tmp_path / "own.h5").exists()
+
+
+def test_bounds_go_through_pooling_by_hand():
+    """Pixels in 0 .. 1, 4 x - 1 in -1 .. 3, and so its means; of a counted corner a quarter."""
+    layers = [("std", Affine(4.0, -1.0)), ("conv", Conv2D(np.ones((1, 1, 1, 1)))), ("flat", Flatten())]
+    net = Network(
+        [layers[0], ("pool", AveragePool2D(2)), *layers[1:]], (1, 2, 2), metadata={"input_range": (0, 1)}
+    )
+    rules = PRESETS["epsilon-gamma-box"](net).rules(net)
+    assert (rules["conv"].low, rules["conv"].high) == (-1.0, 3.0)
+    counted = AveragePool2D(2, 2, 1, count_padding=True)
+    net = Network([layers[0], ("pool", counted), *layers[1:]], (1, 2, 2), metadata={"input_range": (0, 1)})
+    rules = PRESETS["epsilon-gamma-box"](net).rules(net)
+    assert (np.unique(rules["conv"].low), np.unique(rules["conv"].high)) == (-0.25, 0.75)
 
 
 def test_counted_padding_makes_no_convolution(tmp_path):

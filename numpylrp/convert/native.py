@@ -73,7 +73,7 @@ def save(network: Network, path: str | os.PathLike) -> None:
         for n, node in enumerate(network.nodes):
             key = f"{n:04d}"
             group = file.create_group(f"layers/{key}")
-            kind = type(node.layer).__name__
+            kind = _kind(node.layer, node.name)
             group.attrs.update(name=node.name, kind=kind, inputs=json.dumps(node.inputs))
             if id(node.layer) in written:
                 group.attrs["same_as"] = written[id(node.layer)]
@@ -97,6 +97,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     raise TypeError(f"{value!r:.80} is neither a number, a text, a list nor a mapping")
+
+
+def _kind(layer: Layer, name: str) -> str:
+    """The name of a layer's class, which a file can be read with."""
+    kind = type(layer)
+    if KINDS.get(kind.__name__) is not kind:
+        raise LRPError(
+            f"layer {name!r} is of a class of your own, {kind.__module__}.{kind.__name__}, "
+            "that a file can't hold"
+        )
+    return kind.__name__
 
 
 def _options(layer: Layer) -> dict[str, Any]:

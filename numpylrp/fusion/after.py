@@ -7,7 +7,7 @@ what is still pending at its output (None once it is absorbed).
     padded conv    the padding zeros come after the shift: b + W * pad(s), a map
     ReLU           max(0, g x + s) = g T(x) + s,  T a threshold at -s / g
     threshold      T(g x + s) = g T'(x) + s,  T' a threshold at (v - s) / g where T has one at v
-    average pool   mean(g x + s) = g mean(x) + s
+    average pool   mean(g x + s) = g mean(x) + s, and the same for interpolation, whose weights sum to 1
     maximum pool   max(g x + s) = g max(x) + s where g >= 0, g min(x) + s where g < 0
     sum            sum_k w_k (g x_k + s_k) = g sum_k w_k x_k + sum_k w_k s_k, where g is that of every branch
     moves          the same move of g and s
@@ -295,6 +295,17 @@ def _up_sampling(layer: L.UpSampling, p: Pending, shape: Shape) -> Left:
     return layer, Pending(more(p.g), more(p.s), border)
 
 
+def _copy_padding(layer: L.CopyPadding, p: Pending, shape: Shape) -> Left:
+    p.plain("copies around the image")
+    pads = [pair if p.varies(axis) else (0, 0) for axis, pair in enumerate(layer.padding)]
+
+    def around(a: np.ndarray) -> np.ndarray:
+        own = [pair if n > 1 else (0, 0) for n, pair in zip(a.shape, pads)]
+        return np.pad(a, own, layer.mode)  # type: ignore[call-overload]
+
+    return layer, Pending.of(around(p.g), around(p.s))
+
+
 def _concatenate(layer: L.Concatenate, pending: list[Pending | None], shapes: list[Shape]) -> Left:
     axis, rank = layer.axis % len(shapes[0]), len(shapes[0])
     borders = {p.border for p in pending if p is not None}
@@ -340,12 +351,13 @@ THROUGH: dict[type[Layer], Callable[[Any, Pending, Shape], Left]] = {
     L.AveragePool2D: _average_pool,
     L.GlobalAveragePool: _global_mean,
     L.GlobalSumPool: _global_sum,
-    L.AdaptiveAveragePool: _adaptive_mean,
+    **dict.fromkeys((L.AdaptiveAveragePool, L.Interpolation), _adaptive_mean),
     **dict.fromkeys((L.Flatten, L.Reshape), _reshape),
     L.Transpose: _transpose,
     L.ZeroPadding: _zero_padding,
     L.Slice: _slice,
     L.UpSampling: _up_sampling,
+    L.CopyPadding: _copy_padding,
 }
 """How each kind of layer is passed; a kind that is not here is not passed."""
 

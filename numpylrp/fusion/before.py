@@ -207,6 +207,12 @@ def _up_sampling(layer: L.UpSampling, p: Pending, shape: Shape, given: list[Shap
     return layer, [p]
 
 
+def _copy_padding(layer: L.CopyPadding, p: Pending, shape: Shape, given: list[Shape]) -> Asked:
+    if any(any(pair) and p.varies(axis) for axis, pair in enumerate(layer.padding)):
+        raise NotExact("its scale or shift varies along an axis that copies are put around")
+    return layer, [p]
+
+
 def _slice(layer: L.Slice, p: Pending, shape: Shape, given: list[Shape]) -> Asked:
     """What is cut away is read by nothing: it keeps a scale of 1 and a shift of 0 where these vary."""
     for axis, cut in enumerate(map(slice, layer.start, layer.stop, layer.step or ())):
@@ -235,10 +241,11 @@ INTO: dict[type[Layer], Callable[[Any, Pending, Shape, list[Shape]], Asked]] = {
     **dict.fromkeys((L.Flatten, L.Reshape), _reshape),
     **dict.fromkeys((L.MaxPool2D, L.GlobalMaxPool), _max_pool),
     L.AveragePool2D: _average_pool,
-    **dict.fromkeys((L.GlobalAveragePool, L.AdaptiveAveragePool), _mean),
+    **dict.fromkeys((L.GlobalAveragePool, L.AdaptiveAveragePool, L.Interpolation), _mean),
     **dict.fromkeys((L.Add, L.Subtract, L.Average), _add),
     L.Concatenate: _concatenate,
     L.UpSampling: _up_sampling,
     L.Slice: _slice,
+    L.CopyPadding: _copy_padding,
 }
 """How each kind of layer takes or passes on a scale and shift that comes from after it."""

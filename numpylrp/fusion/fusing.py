@@ -16,7 +16,7 @@ from ..text import aligned
 from .after import move
 from .before import into
 from .draft import Draft
-from .pending import NotExact, Pending
+from .pending import NotExact, Pending, scaled
 
 DENSE_WARNING = """\
 This network normalizes after fully connected layers. Guillemot et al. (2020), who introduced fusing
@@ -157,8 +157,8 @@ def _fused(network: Network, todo: list[str], needed: Collection[str], probe: in
 
 
 def _normalizes(network: Network, name: str) -> bool:
-    layer = network[name]
-    return isinstance(layer, L.Scaled) and layer.learned(network.shapes[name]) is not None
+    layer: Any = network[name]
+    return scaled(layer) and layer.learned(network.shapes[name]) is not None
 
 
 def scaled_layers(network: Network) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import LRPError
 from ..layers.base import Layer, Shape
-from ..layers.norm import Diagonal
+from ..layers.norm import Scaled
 
 
 class NotExact(LRPError):
@@ -25,12 +25,24 @@ def by_kind(table: Mapping[type[Layer], Callable], layer: Layer) -> Callable | N
 
     A class of a user's own that changes what the layer computes is not of the kind that it inherits from.
     """
-    own = type(layer)
-    kind = next((kind for kind in own.__mro__ if kind in table), None)
-    if kind is None or kind is Diagonal:
-        return None if kind is None else table[kind]
-    kept = all(getattr(own, name, None) is getattr(kind, name, None) for name in DEFINITION)
-    return table[kind] if kept else None
+    kind = next((kind for kind in type(layer).__mro__ if kind in table), None)
+    return table[kind] if kind is not None and keeps(layer, kind, DEFINITION) else None
+
+
+def keeps(layer: Layer, kind: type[Layer], methods: Iterable[str]) -> bool:
+    """Whether a layer has these methods of a class that it inherits from, not others in their place."""
+    return all(getattr(type(layer), name, None) is getattr(kind, name, None) for name in methods)
+
+
+def scaled(layer: Layer) -> bool:
+    """Whether what a layer computes ends with the scale and shift that it says are learned.
+
+    A class of a user's own that computes something else, and says nothing new of scale and shift, does not.
+    """
+    kind = next((kind for kind in type(layer).__mro__ if "learned" in vars(kind)), None)
+    return (
+        kind is not None and issubclass(kind, Scaled) and keeps(layer, kind, ("forward", "relprop", "linear"))
+    )
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,8 @@ def _(op: Threshold, node: Node, pairs: list[Pair], whole: bool) -> tuple[Any, l
 
 @_pass.register
 def _(op: Move, node: Node, pairs: list[Pair], whole: bool) -> tuple[Any, list[Pair] | None]:
+    if node.kind == "CopyPadding" and any(t is None for _, t in pairs):
+        raise _Refused(f"zeros were put around it before {node.name!r}")
     if node.kind in ("Flatten", "Reshape"):
         pairs = [(f, t or ZERO) for f, t in pairs]
     own = [a for a in range(len(node.shape)) if op.edge and _varies(pairs, node.shapes[0], a)]
