@@ -103,14 +103,22 @@ def put_mark(images: np.ndarray) -> None:
 
 
 def begin(module, network: Network) -> None:
-    """Give the module the weights of the layers of the same names in a network without normalization."""
+    """Give the module the parameters of the layers of the same names in a network."""
     import torch
+    from torch import nn
 
     for name, part in module.parts.items():
-        if isinstance(part, (torch.nn.Conv2d, torch.nn.Linear)):
-            layer = network[name]
-            part.weight.data = torch.tensor(layer.weight, dtype=torch.float32)
-            part.bias.data = torch.tensor(layer.bias, dtype=torch.float32)
+        if isinstance(part, (nn.Conv2d, nn.Linear)):
+            kept = {"weight": network[name].weight, "bias": network[name].bias}
+        elif isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            norm = network[name]
+            kept = {"weight": norm.gamma, "bias": norm.beta}
+            kept |= {"running_mean": norm.mean, "running_var": norm.variance}
+        else:
+            continue
+        for key, value in part.state_dict().items():
+            if key in kept:
+                value.copy_(torch.tensor(kept[key]))
 
 
 def train(name: str, x: np.ndarray, y: np.ndarray, epochs: int, seed: int, start: Network | None = None):
@@ -125,7 +133,8 @@ def train(name: str, x: np.ndarray, y: np.ndarray, epochs: int, seed: int, start
     if start is not None:
         begin(module, start)
     natural, margin = name.startswith("cifar"), 4 if name.startswith("cifar") else 2
-    cropped = CROPPED.get(name, 0.6) if natural else 0.0
+    going_on = start is not None and name not in STARTS
+    cropped = CROPPED.get(name, 0.6) if natural and not going_on else 0.0
     ends = ((0, 0), (0, 0), (margin, margin), (margin, margin))
     padded = pixels(name, np.pad(x, ends, mode="reflect" if natural else "constant"))
     module = module.to(memory_format=torch.channels_last)
@@ -206,16 +215,21 @@ def file_name(name: str, seed: int) -> str:
     return f"{name}.h5" if seed == SEED else f"{name}-seed{seed}.h5"
 
 
-def make(name: str, seed: int, epochs: int, data: tuple, out: Path) -> None:
-    """Train a network, measure it on all test images, and write it."""
+def make(name: str, seed: int, epochs: int, data: tuple, out: Path, further: bool = False) -> None:
+    """Train a network, or go on with the one that is there, measure it on all test images, and write it."""
     from architectures import GlobalMean, converted
 
     x, y, x_test, y_test = data
-    start = fuse(load(out / file_name(STARTS[name], seed)))[0] if name in STARTS else None
+    start, before = None, 0
+    if further:
+        start = load(out / file_name(name, seed))
+        before = start.metadata["training"]["epochs"]
+    elif name in STARTS:
+        start = fuse(load(out / file_name(STARTS[name], seed)))[0]
     module = train(name, x, y, epochs, seed, start)
     any_size = any(isinstance(part, GlobalMean) for part in module.parts.values())
     shape = (x.shape[1], None, None) if any_size else x.shape[1:]
-    network = converted(module, shape, described(name, len(x), epochs, seed))
+    network = converted(module, shape, described(name, len(x), before + epochs, seed))
     measured = {"test_accuracy": accuracy(network, name, x_test, y_test)}
     if name.endswith("mark"):
         measured["marked_as_class"] = accuracy(network, name, x_test, y_test, mark=True)
@@ -239,6 +253,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[SEED])
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the files (default: this one)")
     parser.add_argument("--epochs", type=int, help="default: what the script says for each network")
+    parser.add_argument("--further", action="store_true", help="go on with the files that are there")
     parser.add_argument("--evaluate", action="store_true", help="train nothing")
     parser.add_argument("--samples", action="store_true", help="write digits.h5, the sample digits, too")
     return parser
@@ -269,7 +284,7 @@ def main() -> None:
                 continue
             epochs = EPOCHS.get(name, OTHER_EPOCHS[kind])
             epochs = args.epochs or (epochs if seed == SEED else min(epochs, MORE_SEEDS[kind]))
-            make(name, seed, epochs, loaded[kind], args.out)
+            make(name, seed, epochs, loaded[kind], args.out, args.further)
 
 
 if __name__ == "__main__":
