@@ -13,6 +13,7 @@ from numpylrp.evaluate import (
     additive_network,
     faithfulness_correlation,
     grid_pointing_game,
+    heartbeats,
     heatmaps,
     marked,
     mosaics,
@@ -250,3 +251,18 @@ def test_planted_tokens_decide_together():
     for bad in ({"length": 1}, {"tokens": 4}, {"count": 0}):
         with pytest.raises(LRPError, match=next(iter(bad))):
             planted(**{"count": 3, **bad})
+
+
+def test_an_early_beat_is_what_differs():
+    """Half of the electrocardiograms have one, as wide as its mask; of the others the mask is empty."""
+    truth = heartbeats(40, seed=2)
+    assert truth.x.shape == (40, 400, 1) and truth.target.sum() == 20
+    assert (truth.mask.any(1) == (truth.target == 1)).all()
+    assert (truth.mask[truth.target == 1].sum(1) >= 60).all()
+    peaks = [np.argmax(np.where(m, x, -9)) for x, m in zip(truth.x[..., 0], truth.mask) if m.any()]
+    inside = [x[p] for x, p in zip(truth.x[truth.target == 1, :, 0], peaks)]
+    assert min(inside) > 0.9  # its R wave lies within the mask, not at its edge
+    edges = [np.flatnonzero(m)[[0, -1]] for m in truth.mask if m.any()]
+    assert all(10 < p - a < 20 and b - p > 40 for p, (a, b) in zip(peaks, edges))
+    with pytest.raises(LRPError, match="length"):
+        heartbeats(2, length=100)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from numpylrp import explain, load
-from numpylrp.evaluate import planted, pointing_game, relevance_rank_accuracy
+from numpylrp.evaluate import heartbeats, planted, pointing_game, relevance_rank_accuracy
 from numpylrp.experiments.experiments import TREATMENTS
 
 ROW = re.compile(r"\| `(\w+)\.h5` \| (.+) \| ([\d,]+) \| ([\d.]+) MB \| ([\d.]+) % \|")
@@ -41,6 +41,7 @@ def test_every_shipped_network_has_the_four_treatments(weights, table):
         network = load(weights / f"{name}.h5", dtype=np.float64)
         shape = (3, 32, 32) if name.startswith("cifar") else (1, 28, 28)
         x = planted(2).x if name.startswith("tokens") else rng.random((2, *shape))
+        x = heartbeats(2).x if name == "heartbeats" else x
         for treatment in TREATMENTS:
             found = explain(network, x, composite="epsilon-plus", normalization=treatment)
             assert found.relevance.shape == x.shape and np.isfinite(found.relevance).all(), (name, treatment)
@@ -67,3 +68,13 @@ def test_halves_lose_what_was_early(weights):
     network = load(weights / "tokens_lstm.h5", dtype=np.float64)
     R = explain(network, test.x, test.target.tolist(), composite="attnlrp").relevance
     assert relevance_rank_accuracy(R, test.mask).mean() < 0.4
+
+
+def test_relevance_of_heartbeats_lies_on_the_early_one(weights):
+    """More than half of what speaks for it, on a sixth of the time."""
+    test = heartbeats(200, seed=11)
+    network = load(weights / "heartbeats.h5", dtype=np.float64)
+    assert (network.forward(test.x).argmax(1) == test.target).all()
+    rows = test.target == 1
+    R = explain(network, test.x[rows], 1, composite="lstm").relevance[..., 0]
+    assert relevance_rank_accuracy(R, test.mask[rows]).mean() > 0.5 > 2.5 * test.mask[rows].mean()

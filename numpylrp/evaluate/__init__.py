@@ -31,7 +31,7 @@ from .maps import box_masks, channels_axis, heatmaps
 from .perturbation import Perturbation, region_perturbation
 from .stability import class_randomization, rank_correlation, sensitivity, ssim, weight_randomization
 from .summary import summarize
-from .truth import Additive, KnownTruth, additive_network, marked, mosaics, own_pixels, planted
+from .truth import Additive, KnownTruth, additive_network, heartbeats, marked, mosaics, own_pixels, planted
 
 __all__ = [
     "METHODS",
@@ -48,6 +48,7 @@ __all__ = [
     "gradient",
     "gradient_x_input",
     "grid_pointing_game",
+    "heartbeats",
     "heatmaps",
     "integrated_gradients",
     "lrp",
