@@ -63,12 +63,14 @@ def _checked(name: str, value: Any, want: Shape, dtype: np.dtype) -> np.ndarray:
         raise ShapeError(f"input {name!r} must have shape {text}, but it has {given}{hint}")
     if len(array) == 0:
         raise ShapeError(f"input {name!r} is empty: its shape is {shape_text(array.shape)}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    with np.errstate(over="ignore"):
+        array = array.astype(dtype, copy=False)
+    if not np.isfinite(array).all():
         bad = np.argwhere(~np.isfinite(array))[0]
         raise NonFiniteError(
-            f"input {name!r} has a value that is NaN or infinite, first at {tuple(bad.tolist())}"
+            f"input {name!r} has a value that is NaN or infinite in {dtype}, first at {tuple(bad.tolist())}"
         )
-    return array.astype(dtype, copy=False)
+    return array
 
 
 def _matches(want: Shape, shape: tuple[int, ...]) -> bool:

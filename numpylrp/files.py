@@ -14,6 +14,7 @@ import json
 import math
 import os
 import secrets
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,6 +183,16 @@ def digest(item: h5py.Group | h5py.Dataset, only: tuple[str, ...] | None = None)
     return f"sha256:{lines.hexdigest()}"
 
 
+def check_unchanged(file: h5py.File, path: str | os.PathLike) -> None:
+    """Refuse a file of ours whose checksum is not that of what it holds."""
+    checksum = file.attrs.get("checksum")
+    if isinstance(checksum, str) and checksum.startswith("sha256:") and checksum != digest(file):
+        raise FileError(
+            f"{path} is damaged, or was changed since it was written: its checksum is that of other values "
+            "(without the attribute 'checksum' it is read as it is)"
+        )
+
+
 def _tell(lines: Any, item: h5py.Group | h5py.Dataset, only: tuple[str, ...] | None) -> None:
     for name in sorted(item.attrs):
         if name != "checksum":
@@ -324,9 +335,9 @@ def keeps_to_itself(group: h5py.Group, path: Path, seen: set | None = None) -> N
             raise FileError(f"{path}: the data of {where} lie in another file")
 
 
-def stored_array(data: Any, where: str) -> np.ndarray:
+def stored_array(data: Any, where: str, kinds: str = "fiu") -> np.ndarray:
     """A dataset of numbers, if it is one, has been written, and is not larger than what is stored can be."""
-    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu" or data.shape is None:
+    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in kinds or data.shape is None:
         raise FileError(f"{where} is not an array of numbers in this file")
     if data.nbytes > 2**20 + 1100 * data.id.get_storage_size():
         raise FileError(f"{where} claims {data.nbytes} bytes, but stores {data.id.get_storage_size()}")
@@ -356,6 +367,21 @@ def fits_in_memory(count: int, where: str) -> None:
         return
     if count > memory:
         raise FileError(f"{where} has {count:,} bytes, more than this machine's memory of {memory:,}")
+
+
+def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file by name; nothing in it is unpickled."""
+    path = regular(path)
+    if not zipfile.is_zipfile(path):
+        raise FileError(f"{path} can't be read as .npz: it is no zip archive, or truncated")
+    with guarded(path), zipfile.ZipFile(path) as archive:
+        fits_in_memory(sum(member.file_size for member in archive.infolist()), f"{path}, unpacked,")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise FileError(f"{path}: {name!r} is no array")
+    return arrays
 
 
 def read_json(path: str | os.PathLike) -> dict:

@@ -14,8 +14,15 @@ import h5py  # type: ignore
 import numpy as np
 
 from .bounds import check_range
-from .errors import FileError, InputRangeWarning, LRPError, MissingExtraError, ShapeError
-from .files import brief, guarded, open_hdf5, regular, written
+from .errors import (
+    FileError,
+    InputRangeWarning,
+    LRPError,
+    MissingExtraError,
+    NonFiniteError,
+    ShapeError,
+)
+from .files import brief, check_unchanged, guarded, open_hdf5, read_npz, regular, written
 from .network import Network
 from .tokens import kind_of
 
@@ -43,6 +50,8 @@ class Samples:
         Bring images to the size that the network takes.
     first : int or None
         Only that many.
+    name : str
+        The file that errors name; images are named themselves.
     """
 
     source: Any
@@ -52,6 +61,7 @@ class Samples:
     scale: float | None = None
     resize: bool = False
     first: int | None = None
+    name: str = "the samples"
 
     def __len__(self) -> int:
         return len(self.source) if self.first is None else min(self.first, len(self.source))
@@ -61,21 +71,21 @@ class Samples:
         if isinstance(self.source, list):
             x = np.stack([self._image(path) for path in self.source[rows]])
         else:
-            try:
+            with guarded(self.name):
                 x = np.asarray(self.source[rows])
-            except OSError as error:
-                raise FileError(f"the dataset can't be read: {error}") from error
+                check_samples(x, rows.start)
             if not _matches(x.shape[1:], self.shape):
                 x = x.reshape(len(x), *self._filled(x.shape[1:]))  # gray images with a channel axis elsewhere
         if self.scale is not None:
             x = x * self.scale
         if self.range is not None:
-            check_range(x, self.range, 1e-3)
+            with guarded(self.name):
+                check_range(x, self.range, 1e-3)
         elif self.scale is None and x.size and x.max() >= 255:
             warnings.warn(
-                f"the inputs reach {x.max():g}, and the model does not say what range it takes: they are "
-                "explained as they are (--input-range 0 1 or --scale 1/255 says otherwise, --scale 1 that "
-                "this is right)",
+                f"{self.name}: the inputs reach {x.max():g}, and the model does not say what range it takes: "
+                "they are explained as they are (--input-range 0 1 or --scale 1/255 says otherwise, "
+                "--scale 1 that this is right)",
                 InputRangeWarning,
                 stacklevel=2,
             )
@@ -90,11 +100,9 @@ class Samples:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
         else:
             digest.update(str((self.source.dtype, self.source.shape[1:])).encode())
-            for n in range(0, len(self), BLOCK):
-                try:
+            with guarded(self.name):
+                for n in range(0, len(self), BLOCK):
                     digest.update(np.ascontiguousarray(self.source[n : min(n + BLOCK, len(self))]).tobytes())
-                except OSError as error:
-                    raise FileError(f"the dataset can't be read: {error}") from error
         if self.labels is not None:
             digest.update(np.ascontiguousarray(self.labels[: len(self)]).tobytes())
         return digest.hexdigest()[:32]
@@ -188,45 +196,66 @@ def samples(
     if all(path.suffix.lower() in IMAGES for path in files):
         if len(shape) not in (2, 3):
             raise ShapeError(f"the network takes samples of shape {shape}, not images")
-        return Samples(files, shape if len(shape) == 3 else (1, *shape), resize=resize, **options)
+        images = shape if len(shape) == 3 else (1, *shape)
+        return Samples(files, images, resize=resize, name=str(paths[0]), **options)
     if len(files) > 1:
         raise LRPError("give one file of arrays, or image files")
-    arrays = _arrays(files[0])
-    source = _pick(arrays, dataset, shape, files[0])
-    if isinstance(source, h5py.Dataset):
-        written(source, f"{files[0]}: {source.name}")
-    if len(source) == 0:
-        raise ShapeError(f"{files[0]} holds no samples: the array has shape {source.shape}")
-    return Samples(source, shape, _labels(arrays, labels, len(source), files[0]), **options)
+    with guarded(files[0]):
+        arrays = read_arrays(files[0])
+        source = _pick(arrays, dataset, shape, files[0])
+        if isinstance(source, h5py.Dataset):
+            written(source, f"{files[0]}: {source.name}")
+        if len(source) == 0:
+            raise ShapeError(f"{files[0]} holds no samples: the array has shape {source.shape}")
+        true = _labels(arrays, labels, len(source), files[0])
+    return Samples(source, shape, true, name=str(files[0]), **options)
 
 
 def read_npy(path: str | os.PathLike) -> np.ndarray:
     """The array of an .npy file."""
-    if not Path(path).is_file():
-        raise FileError(f"{path} does not exist")
-    return np.asarray(_arrays(Path(path))[""])
+    arrays = read_arrays(Path(path))
+    if "" not in arrays:
+        raise FileError(f"{path} must be an .npy file of one array of numbers")
+    return np.asarray(arrays[""])
 
 
-def _arrays(path: Path) -> dict[str, Any]:
-    """The arrays of a file by name; those of HDF5 stay on disk."""
-    kind = path.suffix.lower()
-    try:
-        if kind == ".npy":
-            return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
-        if kind == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-    except Exception as error:  # zip and zlib raise errors of their own
-        raise FileError(f"{path} can't be read as {kind}: {brief(error)}") from error
-    if kind in (".h5", ".hdf5", ".hdf"):
-        file = open_hdf5(path)
-        arrays: dict[str, Any] = {}
+def read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays of numbers in a file by name; those of HDF5 stay on disk.
+
+    Raises
+    ------
+    FileError
+        A file that is missing, damaged, or of another kind.
+    """
+    kind = regular(path).suffix.lower()
+    if kind == ".npz":
+        arrays: dict[str, Any] = read_npz(path)
+    elif kind == ".npy":
+        try:
+            arrays = {"": np.load(path, mmap_mode="r", allow_pickle=False)}
+        except Exception as error:
+            raise FileError(f"{path} can't be read as .npy: {brief(error)}") from error
+        if not isinstance(arrays[""], np.ndarray):
+            raise FileError(f"{path} can't be read as .npy: it is an archive, an .npz")
+    elif kind in (".h5", ".hdf5", ".hdf"):
+        file, arrays = open_hdf5(path), {}
         with guarded(path):
+            check_unchanged(file, path)
             file.visititems(
                 lambda name, item: arrays.update({name: item}) if isinstance(item, h5py.Dataset) else None
             )
-        return arrays
-    raise FileError(f"{path}: inputs must be .npy, .npz, .h5, or images ({', '.join(IMAGES)})")
+    else:
+        raise FileError(f"{path}: inputs must be .npy, .npz, .h5, or images ({', '.join(IMAGES)})")
+    with guarded(path):
+        return {name: array for name, array in arrays.items() if array.dtype.kind in "fiub" and array.shape}
+
+
+def check_samples(x: np.ndarray, first: int = 0) -> None:
+    """Refuse samples with a value that is NaN or infinite, by its place; `first` is that of the first."""
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        sample, *at = np.argwhere(~np.isfinite(x))[0].tolist()
+        at = first + sample, *at
+        raise NonFiniteError(f"the samples have a value that is NaN or infinite, first at {at}")
 
 
 def _matches(given: tuple, shape: tuple) -> bool:
@@ -235,8 +264,6 @@ def _matches(given: tuple, shape: tuple) -> bool:
 
 def _fits(array: Any, shape: tuple) -> bool:
     """Whether these are samples of this shape, wherever a gray image has its axis of size 1, if at all."""
-    if array.dtype.kind not in "fiub" or array.ndim < 1:
-        return False
     given = array.shape[1:]
     return _matches(given, shape) or (
         1 in shape and _matches(tuple(n for n in given if n != 1), tuple(n for n in shape if n != 1))

@@ -33,7 +33,7 @@ import h5py  # type: ignore
 import numpy as np
 
 from ..errors import FileError, LRPError, UnsupportedError
-from ..files import digest, opened, stored_array, whole
+from ..files import check_unchanged, digest, opened, stored_array, whole
 from ..layers import KINDS, Layer, TimeDistributed
 from ..network import Network
 
@@ -142,8 +142,6 @@ def load(path: str | os.PathLike, dtype: Any = np.float64) -> Network:
         version = _attribute(file, "version", path)
         if not isinstance(version, (int, np.integer)) or version > VERSION or version < 1:
             raise FileError(f"{path} has schema version {version}; this numpylrp reads up to {VERSION}")
-        checksum = _attribute(file, "checksum", path, None)
-        changed = checksum is not None and checksum != digest(file)
         for name in ("layers", "inputs"):
             if not isinstance(file.get(name), h5py.Group):
                 raise FileError(f"{path}: the group 'layers' or 'inputs' is missing")
@@ -164,16 +162,9 @@ def load(path: str | os.PathLike, dtype: Any = np.float64) -> Network:
             entries.append((name, layers[key], reads))
         outputs = _json(file, "outputs", path, list)
         metadata = _json(file, "metadata", path, dict)
-    try:
         network = Network(entries, inputs, outputs, metadata)
         check_metadata(network)
-    except LRPError as error:
-        raise type(error)(f"{path}: {error}") from None
-    if changed:  # told last: what is wrong with it says more
-        raise FileError(
-            f"{path} is damaged, or was changed since it was written: its checksum is that of other values "
-            "(without the attribute 'checksum' it is read as it is)"
-        )
+        check_unchanged(file, path)  # last: what is wrong with it says more
     return network if dtype is None else network.astype(dtype)
 
 

@@ -17,13 +17,14 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import h5py  # type: ignore
 import numpy as np
 
 from .. import __version__, load
 from ..composite import PRESETS
 from ..errors import FileError, LRPError, ShapeError
-from ..files import whole
-from ..inputs import _arrays, samples
+from ..files import guarded, stored_array, whole
+from ..inputs import read_arrays, samples
 from ..network import Network
 from ..text import aligned
 from . import localization
@@ -242,7 +243,9 @@ def _read_relevance(path: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     if R.ndim != len(shape) or R.shape[1:] != shape[1:] or len(R) < shape[0]:
         raise ShapeError(f"{path}: relevance has shape {R.shape}, but the samples have {shape}")
     rows = np.arange(shape[0])
-    if len(R) > shape[0] and ("index" not in arrays or (arrays["index"][()][rows] != rows).any()):
+    if len(R) > shape[0] and (
+        "index" not in arrays or not np.array_equal(arrays["index"][: len(rows)], rows)
+    ):
         raise ShapeError(f"{path} has relevance of {len(R)} samples, but there are {shape[0]}")
     kept = {"relevance": name, "output": "output", "target": "target"}
     kept["inputs"] = next((n for n in INPUTS if n in arrays), "inputs")
@@ -255,10 +258,12 @@ def _read_relevance(path: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
 
 
 def _arrays_of(path: str) -> dict[str, Any]:
-    if not Path(path).exists():
-        raise FileError(f"{path} does not exist")
-    arrays = _arrays(Path(path))
-    return {name: a for name, a in arrays.items() if a.ndim and a.dtype.kind in "fiub"}
+    arrays = read_arrays(Path(path))
+    with guarded(path):
+        return {
+            name: stored_array(a, f"{path}: {name}", "fiub") if isinstance(a, h5py.Dataset) else a
+            for name, a in arrays.items()
+        }
 
 
 def _same_samples(stored: dict[str, np.ndarray], scores: Scores, path: str) -> None:

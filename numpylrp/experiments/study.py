@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py  # type: ignore
 import numpy as np
 
 from ..convert import load
 from ..errors import FileError, LRPError
 from ..evaluate.baselines import Method
-from ..files import whole
+from ..files import opened, read_npz, whole
 from ..network import Network
 
 KINDS = ("mnist", "cifar")
@@ -138,14 +137,15 @@ class Study:
             path = next((one for one in shipped if one.exists()), None)
             if path is None:
                 raise FileError("digits.h5 is in none of the folders of weights: give --data mnist.npz")
-            with h5py.File(path) as file:
+            with opened(path) as file:
                 x, labels = file["images"][:count], file["labels"][:count]
         else:
-            try:
-                with np.load(path) as file:
-                    x, labels = file["x_test"][:count], file["y_test"][:count].ravel()
-            except (OSError, KeyError, ValueError) as error:
-                raise FileError(f"{path} must be an .npz file with x_test and y_test: {error}") from None
+            file = read_npz(path)
+            if not {"x_test", "y_test"} <= set(file):
+                raise FileError(
+                    f"{path} must be an .npz file with x_test and y_test; it has {', '.join(file)}"
+                )
+            x, labels = file["x_test"][:count], file["y_test"][:count].ravel()
             if kind == "cifar":
                 x = x.transpose(0, 3, 1, 2) / np.float32(127.5) - np.float32(1)
             else:
@@ -179,8 +179,7 @@ class Study:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{one.name}-{one.seed}-{re.sub('[^a-z0-9.]+', '-', method.lower())}-{digest}.npz"
         if path.exists():
-            with np.load(path) as file:
-                return dict(file)
+            return read_npz(path)
         self.progress(f"{one.name}, seed {one.seed}: {method}")
         values = measure()
         with whole(path) as beside, open(beside, "wb") as file:

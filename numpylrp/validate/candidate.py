@@ -12,7 +12,7 @@ import h5py  # type: ignore
 import numpy as np
 
 from ..errors import FileError, LRPError
-from ..files import opened, stored_array
+from ..files import check_unchanged, opened, read_npz, stored_array
 from ..network import Network
 from .bounds import UNITS
 
@@ -163,6 +163,7 @@ def read_candidate(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if path.suffix != ".npz":
         found: dict[str, np.ndarray] = {}
         with opened(path) as file:
+            check_unchanged(file, path)
 
             def keep(name: str, item: Any) -> None:
                 if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu":
@@ -170,21 +171,9 @@ def read_candidate(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
             file.visititems(keep)
     else:
-        found = _of_npz(path)
+        found = read_npz(path)
     if not found:
         raise FileError(f"{path} holds no arrays")
     if "attribution" in found:  # what `numpylrp explain` writes
         return {"input": found["attribution"]}
     return found
-
-
-def _of_npz(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        raise FileError(f"{path} does not exist")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise FileError(f"{path} can't be read as .npz ({type(error).__name__})") from None
-    except Exception as error:  # a damaged zip has errors of its own
-        raise FileError(f"{path} is damaged ({error})") from None
