@@ -39,6 +39,13 @@ def load(
         No such file, damaged, or of no known format.
     UnsupportedError
         A layer or an option that is not known, by name.
+
+    Notes
+    -----
+    Nothing in a file is unpickled or run, and what it holds never ends in anything but an `LRPError`. Not
+    protected is what the HDF5 library makes of a file that was damaged on purpose: a few in ten thousand
+    make it hang or crash, which no Python code can catch. Load files that you do not trust at all in a
+    process of its own, with limits of time and memory.
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".onnx":

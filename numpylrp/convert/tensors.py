@@ -36,7 +36,7 @@ import h5py  # type: ignore
 import numpy as np
 
 from ..errors import FileError, LRPError, UnsupportedError
-from ..files import opened, read_json, stored_array
+from ..files import guarded, opened, read_json, stored_array
 from ..layers import KINDS, Layer
 from ..network import Network
 from .native import tuples
@@ -76,6 +76,12 @@ def load(path: str | os.PathLike, architecture: Any, dtype: Any = np.float64) ->
     """
     if not isinstance(architecture, dict):
         architecture = read_json(architecture)
+    with guarded(path):
+        network = _network(path, architecture)
+    return network if dtype is None else network.astype(dtype)
+
+
+def _network(path: str | os.PathLike, architecture: dict) -> Network:
     for key in ("input_shape", "layers"):
         if key not in architecture:
             raise FileError(f"the architecture has no {key!r}")
@@ -99,8 +105,7 @@ def load(path: str | os.PathLike, architecture: Any, dtype: Any = np.float64) ->
     shape = architecture["input_shape"]
     shape = {k: tuple(v) for k, v in shape.items()} if isinstance(shape, dict) else tuple(shape)
     metadata = {k: architecture[k] for k in ("class_names", "input_range") if k in architecture}
-    network = Network(layers, shape, architecture.get("outputs"), metadata)
-    return network if dtype is None else network.astype(dtype)
+    return Network(layers, shape, architecture.get("outputs"), metadata)
 
 
 def beside(path: str | os.PathLike) -> Path:

@@ -111,6 +111,8 @@ class _SampleNorm(Scaled):
         for axis in self.axes:
             if not -len(shape) <= axis < len(shape):
                 raise ShapeError(f"axis {axis} is not an axis of a sample of shape {shape}")
+        if len({axis % len(shape) for axis in self.axes}) < len(self.axes):
+            raise ShapeError(f"{type(self).__name__}: axes {self.axes} name an axis twice")
         for name, array in self.arrays().items():
             view = self._view(shape)
             wanted = 1 if None in view else int(np.prod(view))
