@@ -68,7 +68,7 @@ def _checked(name: str, value: Any, want: Shape, dtype: np.dtype) -> np.ndarray:
     if not np.isfinite(array).all():
         bad = np.argwhere(~np.isfinite(array))[0]
         raise NonFiniteError(
-            f"input {name!r} has a value that is NaN or infinite in {dtype}, first at {tuple(bad.tolist())}"
+            f"input {name!r} has a value that is NaN or infinite, first at {tuple(bad.tolist())}"
         )
     return array
 

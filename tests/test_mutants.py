@@ -119,7 +119,7 @@ def test_an_archive_of_arrays_holds_arrays_only(tmp_path):
 
 def test_values_too_large_for_float32_are_refused():
     network = Network([("fc", Dense([[1.0, 1.0]]))], (2,)).astype(np.float32)
-    with pytest.raises(LRPError, match="NaN or infinite in float32, first at \\(0, 1\\)"):
+    with pytest.raises(LRPError, match="NaN or infinite, first at \\(0, 1\\)"):
         network.forward([[1.0, -1e300]])
 
 
