@@ -23,7 +23,7 @@ from .auditing import audit as account
 from .auditing import combined
 from .composite import PRESETS
 from .convert.native import check_metadata
-from .errors import FileError, LRPError
+from .errors import FileError, LRPError, lookup
 from .evaluate import command as evaluation
 from .experiments import command as reproducing
 from .files import opened, printable, same_file, whole, write_between
@@ -287,6 +287,7 @@ def _method(one: argparse.ArgumentParser, dtype: bool = True) -> None:
         help=f"relevance to start from (default logit): {', '.join(SEEDS)}",
     )
     one.add_argument("--target", help='class: an index, a label, or "true" (default: the predicted one)')
+    one.add_argument("--output", metavar="NAME", help="which output, of a model with several")
     if dtype:
         one.add_argument("--dtype", choices=("float64", "float32"), default="float64", help="default float64")
     _bounds(one)
@@ -342,7 +343,23 @@ def _network(args: argparse.Namespace, path: str, **options: Any) -> Network:
     if args.input_range:
         network.metadata["input_range"] = list(args.input_range)
         check_metadata(network)
-    return network
+    output = getattr(args, "output", None)
+    return network if output is None else _only(network, output)
+
+
+def _only(network: Network, output: str) -> Network:
+    """What leads to one of the outputs of a network."""
+    lookup(dict.fromkeys(network.outputs), output, "output")
+    needed, kept = {output}, []
+    for node in reversed(network.nodes):
+        if node.name in needed:
+            needed.update(node.inputs)
+            kept.append((node.name, node.layer, node.inputs))
+    inputs = {name: shape for name, shape in network.inputs.items() if name in needed}
+    metadata = dict(network.metadata)
+    if len(metadata.get("class_names") or ()) not in network.shapes[output]:
+        metadata.pop("class_names", None)  # those of another output
+    return Network(kept[::-1], inputs, output, metadata).astype(network.dtype)
 
 
 def _not_the_source(args: argparse.Namespace) -> None:

@@ -378,6 +378,25 @@ def test_a_single_output(tmp_path, capsys):
     assert explanation.prediction.tolist() == [1, 0, 1] and "(the only output)" in str(explanation)
 
 
+def test_one_of_several_outputs(images, tmp_path, capsys):
+    whole = chain()
+    layers = [(node.name, node.layer, node.inputs) for node in whole.nodes]
+    two = Network(layers, whole.inputs, ["fc2", "fc1"], whole.metadata)
+    save(two, tmp_path / "two.h5")
+    np.save(tmp_path / "x.npy", images)
+    args = ["explain", tmp_path / "two.h5", tmp_path / "x.npy", "--heatmaps", 0]
+    for name, target in (("fc1", 4), ("fc2", 1)):
+        out = tmp_path / name
+        assert call(capsys, *args, "--output", name, "--target", target, "--out", out)[0] == 0
+        expected = explain(two, images, target, output=name).relevance
+        with h5py.File(out / "relevance.h5") as file:
+            assert_allclose(file["attribution"][()], expected, rtol=1e-12, atol=1e-14)
+    code, _, err = call(capsys, *args, "--output", "fc3", "--out", tmp_path / "out")
+    assert code == 1 and "there is no output 'fc3'; there are fc2, fc1" in err
+    code, _, err = call(capsys, *args, "--output", "fc1", "--target", 1, "--out", tmp_path / "fc2")
+    assert code == 1 and "is the result of another run" in err
+
+
 def test_relevance_that_is_lost_is_told(tmp_path, capsys):
     network = Network([("fc", Dense([[1e-6, 0.0], [0.0, 0.0]], [1.0, 0.0]))], input_shape=(2,))
     save(network, tmp_path / "net.h5")
