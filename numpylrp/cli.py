@@ -23,7 +23,7 @@ from .auditing import audit as account
 from .auditing import combined
 from .composite import PRESETS
 from .convert.native import check_metadata
-from .errors import FileError, LRPError, lookup
+from .errors import FileError, LRPError, UnsupportedError, lookup
 from .evaluate import command as evaluation
 from .experiments import command as reproducing
 from .files import opened, printable, same_file, whole, write_between
@@ -235,9 +235,18 @@ def _add_conventions(commands: Any) -> None:
 
 
 def _add_conformance(commands: Any) -> None:
-    one = commands.add_parser("conformance", help="run the test vectors through zennit and captum")
+    one = commands.add_parser("conformance", help="run the test vectors through other libraries")
     one.set_defaults(command=conformance)
     one.add_argument("--readme", metavar="FILE", help="write the table between the marks of this file")
+
+
+def _add_peer(commands: Any) -> None:
+    one = commands.add_parser("peer", help="run another library on a file of vectors, and judge it")
+    one.set_defaults(command=peer)
+    one.add_argument("library", metavar="LIBRARY", help="zennit, captum, lxt or innvestigate")
+    one.add_argument("vectors", metavar="FILE", help="a file of vectors")
+    one.add_argument("--case", metavar="NAME", help="of the file (default: all that the library has)")
+    one.add_argument("--out", metavar="FILE.npz", help="write its relevance, as `numpylrp compare` reads it")
 
 
 COMMANDS = (
@@ -250,6 +259,7 @@ COMMANDS = (
     _add_vectors,
     _add_conventions,
     _add_conformance,
+    _add_peer,
 )
 
 
@@ -679,6 +689,42 @@ def show_conventions(args: argparse.Namespace) -> None:
     from .validate import conventions
 
     show(conventions.table())
+
+
+def peer(args: argparse.Namespace) -> int:
+    """Run another library on published vectors, and judge what it gives."""
+    from .validate import compare as judge
+    from .validate import libraries, vectors
+    from .validate.candidate import write_candidate
+
+    given = vectors.read(args.vectors)
+    lookup(given.cases, args.case or next(iter(given.cases)), "case")
+    if args.out and args.case is None:
+        raise LRPError("--out writes the relevance of one case: --case chooses it")
+    right = []
+    for name in [args.case] if args.case else list(given.cases):
+        try:
+            R = libraries.dump(args.library, given, name)
+        except UnsupportedError as error:
+            if args.case:
+                raise
+            show(f"{name}: not to be had ({error})")
+            continue
+        if args.out:
+            write_candidate(args.out, R)
+        case = given.cases[name]
+        verdict = judge.judge(
+            given.network,
+            given.x,
+            case.rules,
+            R,
+            seed=case.seed,
+            normalization=case.normalization,
+            seconds=20.0,
+        )
+        right.append(verdict.agrees)
+        show(verdict if args.case else f"{name}: {verdict.cause}")
+    return 0 if right and all(right) else 1
 
 
 def conformance(args: argparse.Namespace) -> None:

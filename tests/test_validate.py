@@ -1,5 +1,6 @@
 """Vectors, the judge and the conformance table as a user meets them."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from numpylrp.cli import main
 from numpylrp.errors import FileError, LRPError
 from numpylrp.files import write_between
 from numpylrp.validate import conformance, vectors
-from numpylrp.validate.compare import compare
+from numpylrp.validate.compare import compare, judge
 
 VECTORS = Path(__file__).parent / "vectors"
 
@@ -128,13 +129,52 @@ def test_conventions_are_shown_with_their_size(capsys):
         assert re.search(rf"^{library} ", out, re.M)
 
 
+def test_a_library_is_run_and_judged_by_one_command(tmp_path, capsys):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    path, out_path = VECTORS / "dense.h5", tmp_path / "theirs.npz"
+    code, _, err = call(capsys, "peer", "nobody", path)
+    assert code == 1 and "no library 'nobody'; there are zennit, captum, lxt, innvestigate" in err
+    for name in ("innvestigate", "lxt"):
+        if not importlib.util.find_spec(name):
+            code, _, err = call(capsys, "peer", name, path, "--case", "epsilon")
+            assert code == 1 and f"{name} is not installed: pip install" in err
+    pytest.importorskip("zennit", reason="zennit is not installed")
+    code, out, _ = call(capsys, "peer", "zennit", path, "--case", "epsilon", "--out", out_path)
+    assert code == 0 and "agree" in out
+    assert call(capsys, "compare", path, out_path, "--case", "epsilon")[0] == 0
+    code, out, _ = call(capsys, "peer", "zennit", path, "--case", "w-square")
+    assert code == 1 and '"zennit 0.5.1"' in out
+    code, _, err = call(capsys, "peer", "zennit", path, "--out", out_path)
+    assert code == 1 and "--case chooses" in err
+
+
+def test_lxt_has_a_stabilizer_without_sign():
+    pytest.importorskip("lxt", reason="LXT is not installed")
+    from numpylrp.validate import libraries
+
+    for name, case, cause in (
+        ("dense", "lrp-0", ""),
+        ("seq-attention", "attnlrp", ""),
+        ("dense", "epsilon", "LXT"),
+    ):
+        given = vectors.read(VECTORS / f"{name}.h5")
+        if len(given.x) > 1:
+            with pytest.raises(LRPError, match="several inputs"):
+                libraries.dump("lxt", given, case)
+            continue
+        R, asked = libraries.dump("lxt", given, case), given.cases[case]
+        verdict = judge(given.network, given.x, asked.rules, R, seed=asked.seed)
+        assert verdict.agrees if not cause else any(cause in fit for fit in verdict["input"].fits), verdict
+
+
 def test_zennit_and_captum_are_what_the_table_says(tmp_path, capsys):
     """Live. What the design notes say of both must hold, or one of them is wrong."""
     pytest.importorskip("torch", reason="PyTorch is not installed")
     for name in ("zennit", "captum"):
         pytest.importorskip(name, reason=f"{name} is not installed")
     found = conformance.outcomes(
-        ["dense", "dense-zero-outputs", "conv2d-stride", "net-conv-bn", "net-bn-padded-conv"]
+        ["dense", "dense-zero-outputs", "conv2d-stride", "net-conv-bn", "net-bn-padded-conv"],
+        ["zennit", "captum"],
     )
     of = {(o.library, o.file, o.case): o for o in found}
     assert of["zennit", "conv2d-stride", "epsilon"].error < 1e-12
@@ -148,7 +188,10 @@ def test_zennit_and_captum_are_what_the_table_says(tmp_path, capsys):
     assert of["zennit", "net-bn-padded-conv", "epsilon-plus identity"].error < 1e-5
     assert of["captum", "dense", "flat"].error is None and "no rule Flat" in of["captum", "dense", "flat"].why
     text = conformance.table(found)
-    assert text.startswith("| case | zennit") and "| epsilon | 3 of 3 agree" in text
+    assert text.startswith("| rule | zennit") and re.search(r"^\| epsilon \| ✓ \de-1\d \| ✓", text, re.M)
+    assert (
+        re.search(r"^\| gamma \| ~ \S+ \| ✗ \S+ ", text, re.M) and "- gamma, zennit: 2 of 3 agree; " in text
+    )
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{conformance.MARKS[0]}\nold\n{conformance.MARKS[1]}\nafter\n")
     write_between(conformance.MARKS, text, readme)

@@ -177,3 +177,12 @@ def read_candidate(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if "attribution" in found:  # what `numpylrp explain` writes
         return {"input": found["attribution"]}
     return found
+
+
+def write_candidate(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write relevance by name as ``.npz``, as `read_candidate` reads it."""
+    try:
+        with open(path, "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        raise FileError(f"{path} can't be written to: {error.strerror or error}") from None

@@ -3,7 +3,7 @@
 Needs the extra ``peers``::
 
     numpylrp conformance                      # prints the table
-    numpylrp conformance --readme README.md   # and writes it between the marks there
+    numpylrp conformance --readme notebooks/conformance.md   # and writes it between the marks there
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ import numpy as np
 from ..errors import LRPError
 from ..layers import LRN
 from ..rules import Rule
+from . import libraries as others
 from . import vectors
 from .compare import Row, judge
 from .conventions import CONVENTIONS
 
 AGREES = 1e-4
 """A larger difference, relative to the largest relevance, is no matter of stabilizers."""
+
+SECONDS = 20.0
+"""How long the judge looks for a cause of one difference."""
 
 MARKS = ("<!-- conformance: numpylrp conformance -->", "<!-- end of conformance -->")
 
@@ -58,16 +62,14 @@ def outcomes(names: Iterable[str] | None = None, libraries: Iterable[str] | None
     libraries : iterable of str, optional
         By default all that are installed.
     """
-    from . import peers
-
-    versions = peers.installed()
+    versions = others.installed()
     chosen = versions if libraries is None else {name: versions[name] for name in libraries}
     found = []
     for name in vectors.names() if names is None else names:
         given = vectors.made(name)
         for library, version in chosen.items():
             for case_name, case in given.cases.items():
-                found.append(_outcome(peers.LIBRARIES[library], library, version, given, case_name, case))
+                found.append(_outcome(others.library(library), library, version, given, case_name, case))
     return found
 
 
@@ -76,13 +78,13 @@ def _outcome(run, library: str, version: str, given, name: str, case) -> Outcome
     try:
         if len(given.x) > 1:
             raise LRPError("a network with several inputs is not translated")
-        x = given.x["input"]
-        R = run(given.network, x, case.rules, case.seed, case.normalization)["input"]
+        (source,), (x,) = given.x, given.x.values()
+        R = run(given.network, x, case.rules, case.seed, case.normalization)[source]
     except LRPError as error:
         return Outcome(*what, None, str(error))
     if not np.isfinite(R).all():
         return Outcome(*what, np.inf, "NaN or infinity, from a denominator of 0")
-    expected = case.R["input"]
+    expected = case.R[source]
     scale = abs(expected).max()
     off = float(abs(R - expected).max() / scale) if scale else float(abs(R).max())
     if off <= AGREES:
@@ -91,14 +93,15 @@ def _outcome(run, library: str, version: str, given, name: str, case) -> Outcome
         given.network,
         x,
         case.rules,
-        {"input": R},
+        {source: R},
         seed=case.seed,
         normalization=case.normalization,
         tolerance=AGREES,
+        seconds=SECONDS,
     )
     if any(isinstance(node.layer, LRN) for node in given.network.nodes):
         return Outcome(*what, off, "no rule for local response normalization")
-    return Outcome(*what, off, _why(library, verdict["input"], case.rules.values()))
+    return Outcome(*what, off, _why(library, verdict[source], case.rules.values()))
 
 
 def _why(library: str, row: Row, rules: Iterable[Rule]) -> str:
@@ -116,47 +119,67 @@ def _why(library: str, row: Row, rules: Iterable[Rule]) -> str:
 
 
 def table(found: Iterable[Outcome]) -> str:
-    """The outcomes in Markdown: a row for each rule, a column for each library."""
+    """The outcomes in Markdown: a row for each rule, a column for each library, and the causes below.
+
+    A cell has a mark, whether all cases agree, some (~) or none, and the largest difference of all.
+    """
     found = list(found)
     libraries = list(dict.fromkeys((o.library, o.version) for o in found))
     rows: dict[str, list[Outcome]] = {}
     for o in found:
         rows.setdefault(_group(o), []).append(o)
-    head = f"| case | {' | '.join(' '.join(pair) for pair in libraries)} |\n{'|---' * (len(libraries) + 1)}|"
-    lines = [head]
+    lines = [
+        f"| rule | {' | '.join(' '.join(pair) for pair in libraries)} |",
+        "|---" * (len(libraries) + 1) + "|",
+    ]
+    causes = []
     for case, outcome in rows.items():
-        cells = [_cell([o for o in outcome if o.library == library]) for library, _ in libraries]
+        of = {library: [o for o in outcome if o.library == library] for library, _ in libraries}
+        cells = [_cell(some) for some in of.values()]
         if any(cell != "-" for cell in cells):
             lines.append(f"| {case} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        causes += [f"- {case}, {library}: {text}" for library, some in of.items() if (text := _causes(some))]
+    return "\n".join([*lines, "", "Where they differ, and why:", "", *causes] if causes else lines)
 
 
 def _group(o: Outcome) -> str:
+    if o.file.startswith("seq-"):
+        return f"sequences, {o.case}"
     if not o.file.startswith("net-"):
         return o.case
-    return (
-        "network with LRN" if o.file == "net-lrn" else f"networks, batch normalization {o.case.split()[-1]}"
-    )
+    if o.file == "net-lrn":
+        return "network with LRN"
+    how = o.case.split()[-1]
+    kinds = ("fused", "linear", "identity", "abs-z")
+    return f"networks, batch normalization {how}" if how in kinds else f"networks, {o.file[4:]}"
 
 
 def _cell(found: list[Outcome]) -> str:
-    """What a library makes of one case over all files."""
-    ran = [o for o in found if o.error is not None]
-    if not ran:
+    """A mark and the largest difference over all files."""
+    errors = [o.error for o in found if o.error is not None]
+    if not errors:
         return "-"
-    right = [o for o in ran if o.error <= AGREES]  # type: ignore[operator]
-    text = f"{len(right)} of {len(ran)} agree"
-    if right:
-        worst = max(o.error for o in right)  # type: ignore[type-var]
-        text += f", to {worst:.0e}" if worst else ", exactly"
+    right = sum(error <= AGREES for error in errors)
+    mark = "✓" if right == len(errors) else "~" if right else "✗"
+    most = max(errors)
+    if not np.isfinite(most):
+        return f"{mark} NaN"
+    return f"{mark} {most:.0e}" if 0 < most < AGREES else f"{mark} {most:.2g}"
+
+
+def _causes(found: list[Outcome]) -> str:
+    """Why a library differs, by cause, with the files and the largest difference."""
+    ran = [o for o in found if o.error is not None]
     wrong: dict[str, list[Outcome]] = {}
     for o in ran:
         if o.error > AGREES:  # type: ignore[operator]
             wrong.setdefault(o.why, []).append(o)
+    texts = []
     for why, some in wrong.items():
         names = list(dict.fromkeys(o.file.removeprefix("net-") for o in some))
         files = ", ".join(names) if len(names) < 4 else f"{len(names)} files"
         largest = max(o.error for o in some)  # type: ignore[type-var]
-        size = f"off by up to {largest:.2g}" if np.isfinite(largest) else "no number"  # type: ignore[arg-type]
-        text += f"; **{size}** ({files}): {why}"
-    return text.replace("|", "\\|")
+        size = f", up to {largest:.2g}" if np.isfinite(largest) else ""  # type: ignore[arg-type]
+        texts.append(f"{why} ({files}{size})")
+    right = len(ran) - sum(map(len, wrong.values()))
+    return f"{right} of {len(ran)} agree; {'; '.join(texts)}" if texts else ""

@@ -1,4 +1,4 @@
-"""Other libraries at work: zennit and captum on a network of ours, and the table of what conforms.
+"""Other libraries at work on a network of ours: zennit and captum; LXT and iNNvestigate are beside it.
 
 Needs the extra ``peers``. Their numbers are theirs: rules get the parameters that our rules have, and
 everything else (stabilizers, batch normalization, pooling) is what the library does by itself.
@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
 from .. import layers as L
 from ..bounds import sample_bound
-from ..errors import LRPError, MissingExtraError, UnsupportedError
+from ..errors import MissingExtraError, UnsupportedError
 from ..network import Network
 from ..rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, ZPlus
 
@@ -405,20 +404,3 @@ class _Seeded(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = (self.module(x) * self.R.to(x)).flatten(1).sum(1, keepdim=True)
         return y + (1 - y.detach())
-
-
-LIBRARIES: dict[str, Callable] = {"zennit": zennit, "captum": captum}
-"""The libraries that can be run, by the name of their package."""
-
-
-def installed() -> dict[str, str]:
-    """The versions of those that are installed."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    if not found:
-        raise LRPError("neither zennit nor captum is installed: pip install 'numpylrp[peers]'")
-    return found
