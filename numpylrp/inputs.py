@@ -213,10 +213,20 @@ def samples(
 
 def read_npy(path: str | os.PathLike) -> np.ndarray:
     """The array of an .npy file."""
-    arrays = read_arrays(Path(path))
-    if "" not in arrays:
+    array = _npy(regular(path))
+    if array.dtype.kind not in "fiub":
         raise FileError(f"{path} must be an .npy file of one array of numbers")
-    return np.asarray(arrays[""])
+    return np.asarray(array)
+
+
+def _npy(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:
+        raise FileError(f"{path} can't be read as .npy: {brief(error)}") from error
+    if not isinstance(array, np.ndarray):
+        raise FileError(f"{path} can't be read as .npy: it is an archive, an .npz")
+    return array
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
@@ -231,12 +241,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
     if kind == ".npz":
         arrays: dict[str, Any] = read_npz(path)
     elif kind == ".npy":
-        try:
-            arrays = {"": np.load(path, mmap_mode="r", allow_pickle=False)}
-        except Exception as error:
-            raise FileError(f"{path} can't be read as .npy: {brief(error)}") from error
-        if not isinstance(arrays[""], np.ndarray):
-            raise FileError(f"{path} can't be read as .npy: it is an archive, an .npz")
+        arrays = {"": _npy(path)}
     elif kind in (".h5", ".hdf5", ".hdf"):
         file, arrays = open_hdf5(path), {}
         with guarded(path):
