@@ -33,6 +33,7 @@ from .network import Network
 from .planning import NORMALIZATION, prepared
 from .seed import SEEDS
 from .text import flow_table
+from .wiring import leading_to
 
 RAW = argparse.RawDescriptionHelpFormatter
 HEATMAPS = 100
@@ -360,16 +361,14 @@ def _network(args: argparse.Namespace, path: str, **options: Any) -> Network:
 def _only(network: Network, output: str) -> Network:
     """What leads to one of the outputs of a network."""
     lookup(dict.fromkeys(network.outputs), output, "output")
-    needed, kept = {output}, []
-    for node in reversed(network.nodes):
-        if node.name in needed:
-            needed.update(node.inputs)
-            kept.append((node.name, node.layer, node.inputs))
-    inputs = {name: shape for name, shape in network.inputs.items() if name in needed}
+    nodes = leading_to(network.nodes, [output])
+    read = {name for node in nodes for name in node.inputs}
+    inputs = {name: shape for name, shape in network.inputs.items() if name in read}
     metadata = dict(network.metadata)
     if len(metadata.get("class_names") or ()) not in network.shapes[output]:
         metadata.pop("class_names", None)  # those of another output
-    return Network(kept[::-1], inputs, output, metadata).astype(network.dtype)
+    layers = [(node.name, node.layer, node.inputs) for node in nodes]
+    return Network(layers, inputs, output, metadata).astype(network.dtype)
 
 
 def _not_the_source(args: argparse.Namespace) -> None:

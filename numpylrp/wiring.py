@@ -127,6 +127,16 @@ def sample_shapes(nodes: Iterable[Node], given: Mapping[str, Shape]) -> dict[str
     return shapes
 
 
+def leading_to(nodes: Iterable[Node], names: Iterable[str]) -> list[Node]:
+    """The nodes that these values depend on, in order."""
+    needed, kept = set(names), []
+    for node in reversed(list(nodes)):
+        if node.name in needed:
+            needed.update(node.inputs)
+            kept.append(node)
+    return kept[::-1]
+
+
 def readers_of(nodes: Iterable[Node], names: Iterable[str]) -> dict[str, list[Node]]:
     """The nodes that read each of the names."""
     readers: dict[str, list[Node]] = {name: [] for name in names}

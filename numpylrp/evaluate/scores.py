@@ -15,7 +15,7 @@ from ..explanation import Explanation
 from ..layers import Sigmoid
 from ..network import Network
 from ..planning import start_of
-from ..wiring import sample_shapes
+from ..wiring import leading_to, sample_shapes
 from .maps import bytes_of, checked_axis, chosen, finite, one_input, same_samples, whole_number
 
 Progress = Callable[[int, int], None]
@@ -31,11 +31,7 @@ def logits_of(network: Network, output: str | None = None) -> str:
 
 def up_to(network: Network, top: str) -> Network:
     """The network with this layer as its output, and no layer that it does not depend on."""
-    needed = {top}
-    for node in reversed(network.nodes):
-        if node.name in needed:
-            needed.update(node.inputs)
-    layers = [(n.name, n.layer, n.inputs) for n in network.nodes if n.name in needed]
+    layers = [(n.name, n.layer, n.inputs) for n in leading_to(network.nodes, [top])]
     return Network(layers, network.inputs, top, network.metadata).astype(network.dtype)
 
 
