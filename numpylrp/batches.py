@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import LRPError, NonFiniteError, ShapeError
+from .errors import LRPError, ShapeError, check_values
 from .layers.base import Shape
 from .text import shape_text
 from .wiring import sample_shapes
@@ -65,11 +65,7 @@ def _checked(name: str, value: Any, want: Shape, dtype: np.dtype) -> np.ndarray:
         raise ShapeError(f"input {name!r} is empty: its shape is {shape_text(array.shape)}")
     with np.errstate(over="ignore"):
         array = array.astype(dtype, copy=False)
-    if not np.isfinite(array).all():
-        bad = np.argwhere(~np.isfinite(array))[0]
-        raise NonFiniteError(
-            f"input {name!r} has a value that is NaN or infinite, first at {tuple(bad.tolist())}"
-        )
+    check_values(f"input {name!r} has", array)
     return array
 
 

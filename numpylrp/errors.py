@@ -62,6 +62,14 @@ def lookup(table: Mapping[str, Any], name: str, what: str) -> Any:
     return table[name]
 
 
+def check_values(what: str, array: np.ndarray, first: int = 0) -> None:
+    """Refuse samples with a value that is NaN or infinite, by its place; `first` is that of the first."""
+    if not np.isfinite(array).all():
+        sample, *at = np.argwhere(~np.isfinite(array))[0].tolist()
+        place = first + sample, *at
+        raise NonFiniteError(f"{what} a value that is NaN or infinite, first at {place}")
+
+
 def check_finite(named: Iterable[tuple[str, np.ndarray]]) -> None:
     """Refuse the first of some arrays that has a value that is NaN or infinite, by its description."""
     for description, array in named:

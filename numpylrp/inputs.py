@@ -19,8 +19,8 @@ from .errors import (
     InputRangeWarning,
     LRPError,
     MissingExtraError,
-    NonFiniteError,
     ShapeError,
+    check_values,
 )
 from .files import brief, check_unchanged, guarded, open_hdf5, read_npz, regular, written
 from .network import Network
@@ -73,7 +73,7 @@ class Samples:
         else:
             with guarded(self.name):
                 x = np.asarray(self.source[rows])
-                check_samples(x, rows.start)
+                check_values("the samples have", x, rows.start)
             if not _matches(x.shape[1:], self.shape):
                 x = x.reshape(len(x), *self._filled(x.shape[1:]))  # gray images with a channel axis elsewhere
         if self.scale is not None:
@@ -253,14 +253,6 @@ def read_arrays(path: Path) -> dict[str, Any]:
         raise FileError(f"{path}: inputs must be .npy, .npz, .h5, or images ({', '.join(IMAGES)})")
     with guarded(path):
         return {name: array for name, array in arrays.items() if array.dtype.kind in "fiub" and array.shape}
-
-
-def check_samples(x: np.ndarray, first: int = 0) -> None:
-    """Refuse samples with a value that is NaN or infinite, by its place; `first` is that of the first."""
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
-        sample, *at = np.argwhere(~np.isfinite(x))[0].tolist()
-        at = first + sample, *at
-        raise NonFiniteError(f"the samples have a value that is NaN or infinite, first at {at}")
 
 
 def _matches(given: tuple, shape: tuple) -> bool:
