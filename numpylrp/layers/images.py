@@ -32,6 +32,25 @@ def padding_option(layer: Any) -> None:
     object.__setattr__(layer, "padding", value)
 
 
+def size_option(layer: Any, most: int) -> None:
+    """Make ``layer.size``, of the output, a tuple of integers: one for each of at most `most` axes."""
+    given = layer.size
+    size = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+    if not 1 <= len(size) <= most or not all(isinstance(n, (int, np.integer)) and n > 0 for n in size):
+        how_many = "one or two" if most == 2 else "one to three"
+        raise ShapeError(f"{type(layer).__name__}: size must be {how_many} positive integers, not {given!r}")
+    object.__setattr__(layer, "size", tuple(int(n) for n in size))
+
+
+def sized(layer: Any, shape: Shape) -> Shape:
+    """The shape of a sample (channels, *axes) that is brought to ``layer.size``."""
+    if len(shape) != len(layer.size) + 1:
+        raise ShapeError(
+            f"takes samples with {len(layer.size)} spatial axes, but the input has shape {shape}"
+        )
+    return (shape[0], *layer.size)
+
+
 def check_kernel(layer: Any) -> None:
     """Refuse groups, bias or tap_bias that do not fit the weight of a convolution."""
     name, weight, groups = type(layer).__name__, layer.weight, layer.groups

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import LRPError, ShapeError
+from ..errors import LRPError
 from .base import Linear, Shape
+from .images import size_option, sized
 
 PLACES = ("half_pixel", "align_corners", "asymmetric")
 """How positions of the output lie on those of the input."""
@@ -45,19 +46,12 @@ class Interpolation(Linear):
     family: ClassVar[str] = "pool"
 
     def __post_init__(self) -> None:
-        size = tuple(self.size) if isinstance(self.size, (tuple, list)) else (self.size,)
-        if len(size) not in (1, 2, 3) or not all(isinstance(n, (int, np.integer)) and n > 0 for n in size):
-            raise ShapeError(f"Interpolation: size must be one to three positive integers, not {self.size!r}")
+        size_option(self, 3)
         if self.places not in PLACES:
             raise LRPError(f"Interpolation: places must be one of {', '.join(PLACES)}, not {self.places!r}")
-        object.__setattr__(self, "size", tuple(int(n) for n in size))
 
     def output_shape(self, shape: Shape) -> Shape:
-        if len(shape) != len(self.size) + 1:
-            raise ShapeError(
-                f"takes samples with {len(self.size)} spatial axes, but the input has shape {shape}"
-            )
-        return (shape[0], *self.size)
+        return sized(self, shape)
 
     def _neighbours(self, n: int, o: int) -> tuple[np.ndarray, np.ndarray]:
         """Along one axis the two values between which each of the output lies, and their weights, (2, o)."""

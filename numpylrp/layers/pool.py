@@ -18,7 +18,7 @@ from ..pooling import (
 )
 from ..windows import Windows
 from .base import Array, Layer, Linear, Shape, integers, parameter
-from .images import padding_option, spatial
+from .images import padding_option, size_option, sized, spatial
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -321,19 +321,10 @@ class AdaptiveAveragePool(Linear):
     family: ClassVar[str] = "pool"
 
     def __post_init__(self) -> None:
-        size = tuple(self.size) if isinstance(self.size, (tuple, list)) else (self.size,)
-        if len(size) not in (1, 2) or not all(isinstance(n, (int, np.integer)) and n > 0 for n in size):
-            raise ShapeError(
-                f"AdaptiveAveragePool: size must be one or two positive integers, not {self.size!r}"
-            )
-        object.__setattr__(self, "size", tuple(int(n) for n in size))
+        size_option(self, 2)
 
     def output_shape(self, shape: Shape) -> Shape:
-        if len(shape) != len(self.size) + 1:
-            raise ShapeError(
-                f"takes samples with {len(self.size)} spatial axes, but the input has shape {shape}"
-            )
-        return (shape[0], *self.size)
+        return sized(self, shape)
 
     def _seen(self, shape: Shape) -> list[np.ndarray]:
         """For each axis which values each window sees, (o, n), 1 or 0; a free axis has n = 1 here."""
