@@ -85,10 +85,11 @@ def judge(
     --------
     >>> from numpylrp.layers import Dense
     >>> from numpylrp.rules import Epsilon
-    >>> network = Network([("fc", Dense([[1.0, 2.0]], [1.0]))], input_shape=(2,))
-    >>> verdict = judge(network, [[3.0, 1.0]], Epsilon(0), {"input": [[3.6, 2.4]]})
+    >>> hidden, last = Dense([[1.0, -2.0], [1.0, 1.0]], [1.0, 0.0]), Dense([[1.0, 2.0]])
+    >>> network = Network([("hidden", hidden), ("last", last)], input_shape=(2,))
+    >>> verdict = judge(network, [[3.0, 1.0]], Epsilon(0), {"input": [[12.0, -2.0]]})
     >>> print(verdict.cause)  # doctest: +NORMALIZE_WHITESPACE
-    fc (Epsilon(0)): the relevance of 'input' matches "the bias dropped from the denominator" to 1e-16;
+    hidden, last: the relevance of 'input' matches "the bias dropped from the denominator" to 1e-16;
     it differs from the definition on 100 % of its values
     """
     _checked(tolerance)
